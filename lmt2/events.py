@@ -1,0 +1,188 @@
+"""The events that stages exchange, and their wire form.
+
+On the wire an event is a CloudEvents 1.0 envelope in structured JSON; a bare JSON object with the data's
+fields is taken as well, so that a console producer works. Decoding is strict: an unknown field is an error
+with the field's name, because a misspelt `supersedes` must not be dropped in silence.
+"""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lmt2.errors import EventError
+
+CONTENT_TYPE = "application/cloudevents+json"
+DOCUMENTS, UPDATES, CANDIDATES, DECISIONS = "lmt2.documents", "lmt2.updates", "lmt2.candidates", "lmt2.decisions"
+DEAD_LETTERS, QUARANTINE = "lmt2.dead-letters", "lmt2.quarantine"
+TOPICS = (DOCUMENTS, UPDATES, CANDIDATES, DECISIONS, DEAD_LETTERS, QUARANTINE)
+
+LessonKind = Literal["direct", "rephrased", "reversed", "given"]
+Verdict = Literal["accept", "reject", "inconclusive"]
+
+
+class Strict(BaseModel):
+    """Unknown fields are refused; instances don't change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class QuestionAnswer(Strict):
+    """A ready-made pair that a producer may send along with its document."""
+
+    question: str = Field(min_length=1)
+    answer: str = Field(min_length=1)
+
+
+class Document(Strict):
+    """What a producer sends: a text to learn, or the retraction of an earlier one."""
+
+    id: str = Field(min_length=1, max_length=256)
+    text: str = ""
+    title: str = ""
+    source: str = ""
+    published_at: datetime | None = None
+    domain: str = ""
+    supersedes: str | None = None
+    qa: tuple[QuestionAnswer, ...] = ()
+    retracted: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive_id(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "id" not in data and isinstance(data.get("text"), str):
+            return {**data, "id": hashlib.sha256(data["text"].encode()).hexdigest()[:16]}
+        return data
+
+    @model_validator(mode="after")
+    def _has_text(self) -> "Document":
+        if not self.retracted and not self.text.strip():
+            raise ValueError("text is empty: send the document's text, or retracted: true to withdraw it")
+        return self
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of title and text, for finding the same content under another id."""
+        return hashlib.sha256(f"{self.title}\n{self.text}".encode()).hexdigest()
+
+
+class Lesson(Strict):
+    """One question and its answer, taken from a document.
+
+    `weight` is KaFT's w_i (eq. 2); `document` is the id of the document that states the fact.
+    """
+
+    question: str
+    answer: str
+    kind: LessonKind
+    document: str
+    weight: float = Field(default=1.0, ge=0.0)
+
+
+class UpdateRequest(Strict):
+    """Asks the learner for one micro-update: a shard for these documents.
+
+    `replaces` names documents whose present shard gives way to the new one, because a fact was superseded
+    or a document retracted. Probes are phrasings that the learner must not train on.
+    """
+
+    id: str
+    documents: tuple[Document, ...]
+    lessons: tuple[Lesson, ...]
+    probes: tuple[Lesson, ...]
+    replaces: tuple[str, ...] = ()
+    reason: str
+    event_time: datetime
+
+
+class Candidate(Strict):
+    """A trained version that waits for the gate."""
+
+    version: str
+    update: str
+    parent: str
+    event_time: datetime
+
+
+class Decision(Strict):
+    """What the gate decided of a candidate, and why."""
+
+    version: str
+    update: str
+    verdict: Verdict
+    reason: str
+    scores: dict[str, float]
+    event_time: datetime
+
+
+class Envelope(BaseModel):
+    """CloudEvents 1.0 in structured JSON. Extension attributes are allowed, as the standard says."""
+
+    model_config = ConfigDict(extra="allow")
+
+    specversion: Literal["1.0"] = "1.0"
+    id: str = Field(min_length=1)
+    source: str = Field(min_length=1)
+    type: str = Field(min_length=1)
+    time: datetime | None = None
+    datacontenttype: str = "application/json"
+    data: dict[str, Any]
+
+
+E = TypeVar("E", bound=Strict)
+EVENT_TYPES: dict[type[Strict], str] = {
+    Document: "lmt2.document.v1",
+    UpdateRequest: "lmt2.update.v1",
+    Candidate: "lmt2.candidate.v1",
+    Decision: "lmt2.decision.v1",
+}
+
+
+def encode(event: Strict, *, id: str, source: str) -> bytes:
+    """An event as a CloudEvents envelope."""
+    envelope = Envelope(
+        id=id,
+        source=source,
+        type=EVENT_TYPES[type(event)],
+        time=datetime.now(UTC),
+        data=event.model_dump(mode="json", exclude_defaults=True),
+    )
+    return envelope.model_dump_json().encode()
+
+
+def decode(value: bytes, kind: type[E]) -> tuple[E, Envelope]:
+    """The event in a record's bytes, with its envelope; a bare object gets an envelope of its own.
+
+    Raises:
+        EventError: the bytes are no UTF-8, no JSON, or don't fit; the message names the field.
+    """
+    try:
+        fields = json.loads(value.decode("utf-8"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise EventError(f"the record is not UTF-8: {error.reason} at byte {error.start}") from error
+    except (ValueError, RecursionError) as error:
+        raise EventError(f"the record is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise EventError(f"the record is a JSON {type(fields).__name__}, expected an object")
+    try:
+        envelope = Envelope.model_validate(fields) if "specversion" in fields else None
+        if envelope and envelope.type != EVENT_TYPES[kind]:
+            raise EventError(f"the event's type is {envelope.type}, expected {EVENT_TYPES[kind]}")
+        event = kind.model_validate_json(json.dumps(envelope.data if envelope else fields))
+    except ValidationError as error:
+        raise EventError(_explain(error)) from error
+    if envelope is None:
+        identity = str(getattr(event, "id", hashlib.sha256(value).hexdigest()[:16]))
+        envelope = Envelope(id=identity, source="bare", type=EVENT_TYPES[kind], data=fields)
+    return event, envelope
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not allowed in JSON")
+
+
+def _explain(error: ValidationError) -> str:
+    found = error.errors(include_url=False)
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'event'}: {e['msg']}" for e in found)

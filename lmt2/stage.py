@@ -1,0 +1,148 @@
+"""The loop that every stage runs: read a record, work on it, make the effect durable, then commit.
+
+The order is what makes "nothing lost, nothing twice" true:
+
+1. work on the record, touching nothing (this may take minutes; polling goes on meanwhile, with fetching paused);
+2. one ledger transaction writes the effect *and* the records that it owes the log (the outbox);
+3. the outbox is sent and acknowledged by the log, then emptied;
+4. the record's offset is committed.
+
+After a crash before 2 the record is worked on again. After a crash between 2 and 4 the outbox is sent (again)
+at the next start, and the record, read again, finds its effect in the ledger. Readers drop repeats the same way.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+from lmt2 import ledger as rows
+from lmt2 import telemetry
+from lmt2.errors import EventError, StorageError, TransportError
+from lmt2.events import DEAD_LETTERS
+from lmt2.ledger import Ledger
+from lmt2.transport.base import Consumer, Outgoing, Producer, Record, Transport
+
+POLL_SECONDS = 0.2
+ATTEMPTS = 3
+
+
+def nothing(_: Session) -> None:
+    """The effect of a record that changes nothing."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a record leads to: an effect for the ledger's transaction, and records to send."""
+
+    effect: Callable[[Session], None] = nothing
+    records: Sequence[Outgoing] = field(default_factory=tuple)
+
+
+class Worker(Protocol):
+    """One stage's work. `work` reads what it likes and writes nothing: its outcome is written for it."""
+
+    name: str
+    topic: str
+
+    def work(self, record: Record) -> Outcome:
+        """What a record leads to.
+
+        Raises:
+            EventError: the record can't be used; it becomes a dead letter.
+        """
+        ...
+
+
+class Stage:
+    """Runs a worker on a topic until told to stop."""
+
+    def __init__(self, worker: Worker, transport: Transport, ledger: Ledger, group_prefix: str = "lmt2") -> None:
+        self.worker = worker
+        self._transport = transport
+        self._ledger = ledger
+        self._group = f"{group_prefix}.{worker.name}"
+        self._log = telemetry.logger(worker.name)
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Ask the loop to end after the record in hand; safe from a signal handler."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Read and work until `stop`. Errors of storage and transport end it: nothing uncommitted is lost."""
+        producer = self._transport.producer()
+        consumer = self._transport.consumer(self.worker.topic, self._group)
+        with ThreadPoolExecutor(1, thread_name_prefix=self.worker.name) as hands:
+            try:
+                self._send_owed(producer)
+                while not self._stop.is_set():
+                    for record in consumer.poll(POLL_SECONDS):
+                        if self._stop.is_set():
+                            break
+                        self._process(record, hands, consumer, producer)
+                    telemetry.consumer_lag.labels(self.worker.topic).set(consumer.lag())
+            finally:
+                consumer.close()
+                producer.close()
+
+    def _process(self, record: Record, hands: ThreadPoolExecutor, consumer: Consumer, producer: Producer) -> None:
+        outcome = self._wait(hands.submit(self._attempt, record), consumer)
+        with self._ledger.begin() as session:
+            outcome.effect(session)
+            rows.owe(session, self.worker.name, outcome.records)
+        self._send_owed(producer)
+        consumer.commit(record)
+
+    def _wait(self, work: "Future[Outcome]", consumer: Consumer) -> Outcome:
+        """Keep the group membership alive while the work goes on."""
+        consumer.pause()
+        try:
+            while not work.done():
+                consumer.poll(POLL_SECONDS)
+        finally:
+            consumer.resume()
+        return work.result()
+
+    def _attempt(self, record: Record) -> Outcome:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self.worker.work(record)
+            except EventError as error:
+                return self._dead_letter(record, error, attempt)
+            except (StorageError, TransportError):
+                raise  # not the record's fault: stop, and read it again later
+            except Exception as error:  # a record must not stop the stream
+                self._log.exception("work failed", place=record.place, attempt=attempt)
+                failure = error
+                time.sleep(attempt)
+        return self._dead_letter(record, failure, ATTEMPTS)
+
+    def _dead_letter(self, record: Record, error: Exception, attempts: int) -> Outcome:
+        self._log.warning("dead letter", place=record.place, error=type(error).__name__, message=str(error))
+        telemetry.dead_letters_total.labels(type(error).__name__).inc()
+        headers = {
+            "lmt2-topic": record.topic,
+            "lmt2-partition": str(record.partition),
+            "lmt2-offset": str(record.offset),
+            "lmt2-time": str(record.timestamp),
+            "lmt2-error": type(error).__name__,
+            "lmt2-message": str(error)[:1000],
+            "lmt2-attempts": str(attempts),
+        }
+        encoded = {name: text.encode() for name, text in headers.items()}
+        return Outcome(records=(Outgoing(DEAD_LETTERS, record.value, record.key, encoded),))
+
+    def _send_owed(self, producer: Producer) -> None:
+        with self._ledger.begin() as session:
+            owed = rows.owed(session, self.worker.name)
+        if not owed:
+            return
+        producer.send([record for _, record in owed])
+        with self._ledger.begin() as session:
+            session.execute(delete(rows.OutboxRow).where(rows.OutboxRow.id.in_([number for number, _ in owed])))

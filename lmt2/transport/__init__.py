@@ -1,0 +1,1 @@
+"""Event transports: an embedded log in SQLite, and Kafka, behind one interface."""
