@@ -1,0 +1,227 @@
+"""A Llama-like transformers model on this machine: batched generation, scoring, and a place for side memories.
+
+Shape legend: B rows of a batch, T tokens, V vocabulary, D hidden, F the MLP's inner width.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+
+from lmt2.errors import ModelError
+from lmt2.models.base import Conversation, Sampling
+from lmt2.models.compute import compute
+
+ROWS = 32  # rows of one generation batch; more rows win nothing on a CPU and cost memory
+TokenIds = list[int]
+
+
+class Side(Protocol):
+    """What may change the output of a layer's down-projection."""
+
+    def add(self, layer: int, activations: Tensor, output: Tensor) -> Tensor:
+        """The changed output [B, T, D], given the projection's input [B, T, F] and output."""
+        ...
+
+
+class LocalModel:
+    """A frozen model. Threads may share it: the side memory in use is the calling thread's own."""
+
+    def __init__(self, folder: Path, dtype: str = "bfloat16", adapter: Path | None = None) -> None:
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+            net: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"the model in {folder} can't be loaded: {error}") from error
+        self.net = (net if adapter is None else _merged(net, adapter)).eval().requires_grad_(False)
+        self.folder = folder
+        self.stop_ids = _stop_ids(self.net, self.tokenizer)
+        self._mine = threading.local()
+        for number, layer in enumerate(self.net.model.layers):
+            layer.mlp.down_proj.register_forward_hook(self._hook(number))
+
+    def encode(self, conversation: Conversation) -> TokenIds:
+        """Token ids of a conversation up to where the answer begins."""
+        text = self.tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+        return self.encode_text(text)
+
+    def encode_text(self, text: str) -> TokenIds:
+        """Token ids of plain text."""
+        ids: TokenIds = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def decode(self, ids: TokenIds) -> str:
+        """Text of token ids, without special tokens."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+    @contextmanager
+    def use(self, side: Side | None) -> Iterator[None]:
+        """Within this block this thread's forward passes go through a side memory."""
+        before, self._mine.side = getattr(self._mine, "side", None), side
+        try:
+            yield
+        finally:
+            self._mine.side = before
+
+    def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[str]:
+        """One answer for each conversation. What all prompts of a batch begin with is computed once."""
+        answers: list[str] = []
+        for start in range(0, len(conversations), ROWS):
+            prompts = [self.encode(c) for c in conversations[start : start + ROWS]]
+            rows: list[TokenIds] = [[] for _ in prompts]
+            plans = [_with_seed(sampling, sampling.seed + start + i) for i in range(len(prompts))]
+            for tokens in self.stream(prompts, plans):
+                for row, token in zip(rows, tokens, strict=True):
+                    if token is not None:
+                        row.append(token)
+            answers += [self.decode(row).strip() for row in rows]
+        return answers
+
+    def logprobs(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> list[list[float]]:
+        """Natural-log probability of each token of each answer."""
+        prompts = [self.encode(c) for c in conversations]
+        targets = [self.encode_text(answer) for answer in answers]
+        scored: list[list[float]] = []
+        for logits, target in zip(self.answer_logits(prompts, targets), targets, strict=True):
+            chosen = logits.log_softmax(-1).gather(1, torch.tensor(target).unsqueeze(1))
+            scored.append(chosen.squeeze(1).tolist())
+        return scored
+
+    @torch.no_grad()
+    def answer_logits(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Iterator[Tensor]:
+        """Float32 logits [T, V] that predict each token of each answer."""
+        for start in range(0, len(prompts), ROWS):
+            heads, tails = prompts[start : start + ROWS], answers[start : start + ROWS]
+            shared = _common_prefix(heads)
+            texts = [h[shared:] + t[:-1] for h, t in zip(heads, tails, strict=True)]
+            with compute.background():
+                cache = self._prefill(heads[0][:shared], len(heads))
+                ids, mask = _pad(texts, shared, left=False)
+                hidden = self.net.model(input_ids=ids, attention_mask=mask, past_key_values=cache).last_hidden_state
+            for row, (head, tail) in enumerate(zip(heads, tails, strict=True)):
+                first = len(head) - shared - 1
+                yield self.net.lm_head(hidden[row, first : first + len(tail)]).float()
+
+    @torch.no_grad()
+    def stream(
+        self,
+        prompts: Sequence[TokenIds],
+        plans: Sequence[Sampling],
+        in_foreground: bool = False,
+    ) -> Iterator[list[int | None]]:
+        """Decode a batch step by step: each step yields one token a row, None for rows that have ended.
+
+        An end-of-turn token ends its row and is not yielded. In the foreground steps don't wait for others.
+        """
+        step_of: AbstractContextManager[None]
+        has_side = getattr(self._mine, "side", None) is not None
+        shared = 0 if has_side else _common_prefix(prompts)
+        ids, mask = _pad([p[shared:] for p in prompts], shared, left=True)
+        draw = Sampler(plans)
+        cache: Any = None
+        alive = [True] * len(prompts)
+        for step in range(max(plan.max_new_tokens for plan in plans)):
+            step_of = _no_wait() if in_foreground else compute.background()
+            with step_of:
+                if cache is None:
+                    cache = self._prefill(prompts[0][:shared], len(prompts))
+                positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+                out = self.net.model(
+                    input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+                )
+                tokens = draw(self.net.lm_head(out.last_hidden_state[:, -1]).float())
+            chosen = tokens.tolist()
+            for row, token in enumerate(chosen):
+                if token in self.stop_ids or step >= plans[row].max_new_tokens:
+                    alive[row] = False
+            if not any(alive):
+                return
+            yield [token if alive[row] else None for row, token in enumerate(chosen)]
+            ids = tokens.unsqueeze(1)
+            mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
+
+    def _prefill(self, prefix: TokenIds, rows: int) -> Any:
+        """Keys and values of a prefix, computed once and repeated for each row."""
+        cache: Any = DynamicCache(config=self.net.config)
+        if prefix:
+            self.net.model(input_ids=torch.tensor([prefix]), past_key_values=cache, use_cache=True)
+            cache.batch_repeat_interleave(rows)
+        return cache
+
+    def _hook(self, layer: int) -> Any:
+        def through_side(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            side: Side | None = getattr(self._mine, "side", None)
+            return output if side is None else side.add(layer, inputs[0], output)
+
+        return through_side
+
+
+class Sampler:
+    """Chooses a token for each row: greedily, or from the nucleus (top-p) with the row's own random stream."""
+
+    def __init__(self, plans: Sequence[Sampling]) -> None:
+        self._is_greedy = torch.tensor([plan.temperature == 0 for plan in plans])
+        self._temperature = torch.tensor([plan.temperature or 1.0 for plan in plans]).unsqueeze(1)
+        self._top_p = torch.tensor([plan.top_p for plan in plans]).unsqueeze(1)
+        self._streams = [torch.Generator().manual_seed(plan.seed) for plan in plans]
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Tokens [B] for logits [B, V]."""
+        best = logits.argmax(-1)
+        if bool(self._is_greedy.all()):
+            return best
+        weights, order = (logits / self._temperature).softmax(-1).sort(-1, descending=True)
+        before = weights.cumsum(-1) - weights
+        heights = (weights * (before < self._top_p)).cumsum(-1)
+        uniform = torch.stack([torch.rand(1, generator=stream) for stream in self._streams])
+        place = torch.searchsorted(heights, uniform * heights[:, -1:]).clamp(max=logits.shape[-1] - 1)
+        return torch.where(self._is_greedy, best, order.gather(1, place).squeeze(1))
+
+
+@contextmanager
+def _no_wait() -> Iterator[None]:
+    yield
+
+
+def _with_seed(sampling: Sampling, seed: int) -> Sampling:
+    return Sampling(sampling.max_new_tokens, sampling.temperature, sampling.top_p, seed)
+
+
+def _common_prefix(prompts: Sequence[TokenIds]) -> int:
+    """How many tokens all prompts begin with; at least one token of each is left over."""
+    if len(prompts) < 2:
+        return 0
+    first, last = min(prompts), max(prompts)
+    limit = min(len(p) for p in prompts) - 1
+    for n, (a, b) in enumerate(zip(first, last, strict=False)):
+        if a != b or n == limit:
+            return n
+    return limit
+
+
+def _pad(rows: Sequence[TokenIds], shared: int, left: bool) -> tuple[Tensor, Tensor]:
+    """Ids [B, T] and a mask [B, shared + T] that also covers the shared prefix."""
+    width = max(map(len, rows))
+    fills = [[0] * (width - len(row)) for row in rows]
+    ids = [fill + row if left else row + fill for fill, row in zip(fills, rows, strict=True)]
+    ones = [[1] * len(row) for row in rows]
+    mask = [fill + one if left else one + fill for fill, one in zip(fills, ones, strict=True)]
+    return torch.tensor(ids), torch.tensor([[1] * shared + row for row in mask])
+
+
+def _stop_ids(net: Any, tokenizer: Any) -> set[int]:
+    configured = net.generation_config.eos_token_id
+    listed = configured if isinstance(configured, list) else [configured]
+    return {token for token in (*listed, tokenizer.eos_token_id) if token is not None}
+
+
+def _merged(net: Any, adapter: Path) -> Any:
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(net, adapter).merge_and_unload()  # type: ignore[operator]

@@ -1,0 +1,94 @@
+"""A version that answers: the base model, with each question going through the shard that the router picks."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from lmt2.artifacts import ArtifactStore
+from lmt2.errors import ArtifactError
+from lmt2.models.base import Conversation, Sampling
+from lmt2.models.local import ROWS, LocalModel
+from memory.routing import Encoder, Router
+from memory.shards import Shard, from_tensors
+from memory.versions import Manifest
+from memory.wise import RoutedRows
+
+
+class Shelf:
+    """Loads shards, and keeps those that were loaded: versions share nearly all of them."""
+
+    def __init__(self, store: ArtifactStore, model: LocalModel) -> None:
+        self._store = store
+        self._config = model.net.config
+        self._shards: dict[str, Shard] = {}
+
+    def shard(self, artifact: str) -> Shard:
+        """The shard of an artifact; raises ArtifactError if it is damaged or of another base model."""
+        if artifact not in self._shards:
+            tensors = self._store.get(artifact)
+            self._shards[artifact] = from_tensors(tensors, self._config.intermediate_size, self._config.hidden_size)
+        return self._shards[artifact]
+
+
+class VersionedModel:
+    """One version, ready to answer. It implements the model interface, so a gate examines what a user is served."""
+
+    def __init__(self, model: LocalModel, encoder: Encoder, shelf: Shelf, manifest: Manifest) -> None:
+        if manifest.base != base_fingerprint(model.folder):
+            raise ArtifactError(f"version {manifest.id} was made for another base model ({manifest.base[:12]}…)")
+        self.manifest = manifest
+        self.model = model
+        self.encoder = encoder
+        self.shards = [shelf.shard(entry.artifact) for entry in manifest.shards]
+        self._router = Router([shard.keys for shard in self.shards], manifest.threshold)
+
+    def route(self, questions: Tensor) -> list[int | None]:
+        """Which shard each question's embedding [N, E] goes to, as a number in the manifest."""
+        return self._router.route(questions)
+
+    def side(self, routes: Sequence[int | None]) -> RoutedRows | None:
+        """The side memory for a batch that is routed so; None where the base alone answers all of it."""
+        if all(route is None for route in routes):
+            return None
+        return RoutedRows([None if route is None else self.shards[route] for route in routes])
+
+    def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[str]:
+        """Answers, each through its own shard; differently routed questions share a batch."""
+        routes = self.route(self.encoder([question_of(c) for c in conversations]))
+        answers: list[str] = []
+        for start in range(0, len(conversations), ROWS):
+            with self.model.use(self.side(routes[start : start + ROWS])):
+                answers += self.model.generate(conversations[start : start + ROWS], sampling)
+        return answers
+
+    def logprobs(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> list[list[float]]:
+        """Log-probabilities of answers' tokens, each conversation through its own shard."""
+        routes = self.route(self.encoder([question_of(c) for c in conversations]))
+        scored: list[list[float]] = []
+        for route, conversation, answer in zip(routes, conversations, answers, strict=True):
+            with self.model.use(self.side([route])):
+                scored += self.model.logprobs([conversation], [answer])
+        return scored
+
+
+def question_of(conversation: Conversation) -> str:
+    """What a conversation asks: its latest user turn."""
+    return next((turn["content"] for turn in reversed(conversation) if turn["role"] == "user"), "")
+
+
+def base_fingerprint(folder: Path) -> str:
+    """SHA-256 of the base model's weights; shards are made for one and fit no other."""
+    known = _FINGERPRINTS.get(folder)
+    if known is None:
+        digest = hashlib.sha256()
+        for file in sorted(folder.glob("*.safetensors")):
+            with file.open("rb") as content:
+                while chunk := content.read(1 << 20):
+                    digest.update(chunk)
+        known = _FINGERPRINTS[folder] = digest.hexdigest()
+    return known
+
+
+_FINGERPRINTS: dict[Path, str] = {}
