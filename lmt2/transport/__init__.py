@@ -1,1 +1,14 @@
 """Event transports: an embedded log in SQLite, and Kafka, behind one interface."""
+
+from lmt2.config import Settings
+from lmt2.transport.base import Transport
+from lmt2.transport.embedded import EmbeddedTransport
+
+
+def open_transport(settings: Settings) -> Transport:
+    """Kafka where a bootstrap address is set, else the embedded log in the home folder. Nothing is connected yet."""
+    if not settings.kafka.bootstrap:
+        return EmbeddedTransport(settings.home / "events.db")
+    from lmt2.transport.kafka import KafkaTransport  # an extra that an embedded run does without
+
+    return KafkaTransport(settings.kafka)
