@@ -22,7 +22,6 @@ from lmt2.transport.base import Outgoing, Record
 
 BUSY_SECONDS = 30.0  # how long a writer waits for another process's transaction
 LOOK_SECONDS = 0.05  # how often a waiting poll looks for new records
-BATCH = 16  # records may be megabytes: few are held in memory
 PARTITION = 0
 
 SCHEMA = """
@@ -35,7 +34,7 @@ CREATE TABLE IF NOT EXISTS commits (
 END = "SELECT coalesce(max(offset) + 1, 0) FROM records WHERE topic = ?"
 APPEND = "INSERT INTO records (topic, offset, key, value, headers, timestamp) VALUES (?, ?, ?, ?, ?, ?)"
 READ = """SELECT offset, key, value, headers, timestamp FROM records
-    WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT ?"""
+    WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT 1"""
 COMMITTED = "SELECT next FROM commits WHERE topic = ? AND member_group = ?"
 COMMIT = """INSERT INTO commits (topic, member_group, next) VALUES (?, ?, ?)
     ON CONFLICT DO UPDATE SET next = max(next, excluded.next)"""
@@ -100,7 +99,7 @@ class EmbeddedConsumer:
             self._log = _connect(path)
 
     def poll(self, timeout: float) -> list[Record]:
-        """The next records, or none after `timeout` seconds."""
+        """The next record, or none after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while True:
             records = [] if self._is_paused else self._read()
@@ -142,11 +141,11 @@ class EmbeddedConsumer:
                     return []
                 row = self._log.execute(COMMITTED, [self._topic, self._group]).fetchone()
                 self._position = int(row[0]) if row else 0
-            rows = self._log.execute(READ, [self._topic, self._position, BATCH]).fetchall()
-        records = [self._record(*row) for row in rows]
-        if records:
-            self._position = records[-1].offset + 1
-        return records
+            row = self._log.execute(READ, [self._topic, self._position]).fetchone()
+        if row is None:
+            return []
+        self._position = int(row[0]) + 1
+        return [self._record(*row)]
 
     def _record(self, offset: int, key: bytes | None, value: bytes, headers: str, timestamp: float) -> Record:
         decoded = {name: text.encode("latin-1") for name, text in json.loads(headers).items()}

@@ -1,0 +1,200 @@
+"""Kafka behind the transport's interface, by kafka-python.
+
+Values are read as bytes and decoded by the stage: a deserialiser that raises would stop a consumer for good.
+Offsets are committed record by record, when a stage has made the record's effect durable.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import kafka
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import (
+    CommitFailedError,
+    IllegalGenerationError,
+    KafkaError,
+    RebalanceInProgressError,
+    TopicAlreadyExistsError,
+    UnknownMemberIdError,
+)
+
+from lmt2 import telemetry
+from lmt2.config import KafkaSettings
+from lmt2.errors import TransportError
+from lmt2.transport.base import Outgoing, Record
+
+MAX_BYTES = 16 * 2**20  # of a record: a request for an update carries its documents
+CONNECT_MS = 10_000
+DELIVERY_MS = 60_000  # a broker that restarts is waited for
+REBALANCED = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
+
+
+class KafkaTransport:
+    """Topics on the Kafka cluster that the settings name. Nothing is connected before it is used."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._client = {"bootstrap_servers": settings.bootstrap.split(","), "bootstrap_timeout_ms": CONNECT_MS}
+
+    def create_topics(self, topics: Sequence[str]) -> None:
+        """Make the topics that aren't there; those that are keep their settings."""
+        wanted = {
+            "num_partitions": self._settings.partitions,
+            "replication_factor": self._settings.replication,
+            "configs": {"max.message.bytes": str(MAX_BYTES)},
+        }
+        with self._as_transport_error():
+            admin = kafka.KafkaAdminClient(**self._client)
+            try:
+                for topic in topics:
+                    with suppress(TopicAlreadyExistsError):
+                        admin.create_topics({topic: wanted})
+                admin.wait_for_topics(list(topics))
+            finally:
+                admin.close()
+
+    def producer(self) -> "KafkaProducer":
+        """A new producer; threads may share it."""
+        with self._as_transport_error():
+            return KafkaProducer(
+                kafka.KafkaProducer(
+                    **self._client,
+                    acks="all",
+                    enable_idempotence=True,
+                    allow_auto_create_topics=False,
+                    max_request_size=MAX_BYTES,
+                    max_block_ms=CONNECT_MS,
+                    delivery_timeout_ms=DELIVERY_MS,
+                )
+            )
+
+    def consumer(self, topic: str, group: str) -> "KafkaConsumer":
+        """A new member of a group."""
+        with self._as_transport_error():
+            client = kafka.KafkaConsumer(
+                **self._client,
+                group_id=group,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                isolation_level="read_committed",
+                allow_auto_create_topics=False,
+                max_poll_records=1,  # a record that is read but not in work would be read twice after a rebalance
+                # Members keep their partitions when others come and go, so that work in hand isn't done twice.
+                partition_assignment_strategy=(CooperativeStickyAssignor(),),
+            )
+            client.subscribe([topic])
+            return KafkaConsumer(client, group)
+
+    @contextmanager
+    def _as_transport_error(self) -> Iterator[None]:
+        with as_transport_error(f"Kafka at {self._settings.bootstrap} can't be used"):
+            yield
+
+
+class KafkaProducer:
+    """Sends records and waits until all replicas that are in sync have them."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def send(self, records: Sequence[Outgoing]) -> None:
+        """Send all, and wait for every acknowledgement.
+
+        Raises:
+            TransportError: at least one wasn't acknowledged.
+        """
+        with as_transport_error("Kafka didn't acknowledge a record"):
+            sent = [
+                self._client.send(record.topic, record.value, record.key, list(record.headers.items()))
+                for record in records
+            ]
+            self._client.flush(timeout=2 * DELIVERY_MS / 1000)
+            for acknowledgement in sent:
+                acknowledgement.get(timeout=0)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close(timeout=CONNECT_MS / 1000)
+
+
+class KafkaConsumer:
+    """A member of a consumer group."""
+
+    def __init__(self, client: Any, group: str) -> None:
+        self._client = client
+        self._log = telemetry.logger(group)
+        self._is_paused = False
+        self._held: list[Record] = []  # read from a partition that was assigned while all were paused
+
+    def poll(self, timeout: float) -> list[Record]:
+        """The next record, or none after `timeout` seconds."""
+        if self._held and not self._is_paused:
+            held, self._held = self._held, []
+            return held
+        with as_transport_error("Kafka didn't answer a poll"):
+            self._pause_or_resume_all()
+            records = [_record(raw) for raws in self._client.poll(timeout * 1000).values() for raw in raws]
+        if self._is_paused:
+            self._held += records
+            return []
+        return records
+
+    def commit(self, record: Record) -> None:
+        """The group goes on after this record; if its partition has another reader by now, that one reads it again."""
+        partition = kafka.TopicPartition(record.topic, record.partition)
+        if partition not in self._client.assignment():
+            self._log.warning("partition was taken away: not committed", place=record.place)
+            return
+        with as_transport_error(f"Kafka didn't take the commit of {record.place}"):
+            try:
+                self._client.commit({partition: kafka.OffsetAndMetadata(record.offset + 1, "", -1)})
+            except REBALANCED as error:
+                self._log.warning("group was rebalanced: not committed", place=record.place, error=str(error))
+
+    def pause(self) -> None:
+        """Fetch nothing until `resume`; polls keep the membership alive."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Fetch again."""
+        self._is_paused = False
+
+    def lag(self) -> int:
+        """Records of this member's partitions that it has yet to read, as of its latest fetch."""
+        return len(self._held) + sum(self._lag_of(partition) for partition in self._client.assignment())
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._client.close(autocommit=False)
+
+    def _lag_of(self, partition: kafka.TopicPartition) -> int:
+        with suppress(KafkaError, KeyError):  # the partition is on its way to another member
+            end, position = self._client.highwater(partition), self._client.position(partition, timeout_ms=1000)
+            if end is not None and position is not None:
+                return max(0, int(end) - int(position))
+        return 0
+
+    def _pause_or_resume_all(self) -> None:
+        # At every poll, because a partition that is newly assigned isn't paused, nor one that was taken away and
+        # given back. Rebalances happen on the client's own thread: a partition may vanish at any moment.
+        with suppress(KeyError):
+            if self._is_paused:
+                self._client.pause(*self._client.assignment())
+            else:
+                self._client.resume(*self._client.paused())
+
+
+def _record(raw: Any) -> Record:
+    value = raw.value or b""  # a tombstone has none; decoding refuses it like any other empty record
+    return Record(raw.topic, raw.partition, raw.offset, value, raw.key, dict(raw.headers), raw.timestamp / 1000)
+
+
+@contextmanager
+def as_transport_error(what: str) -> Iterator[None]:
+    """Raise kafka-python's errors as ours."""
+    try:
+        yield
+    except (KafkaError, OSError) as error:
+        name = type(error).__name__
+        raise TransportError(f"{what}: {name}: {error}; check the address, the broker and its topics") from error
