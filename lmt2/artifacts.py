@@ -9,6 +9,7 @@ import os
 import re
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -65,14 +66,13 @@ class ArtifactStore:
         if not isinstance(self.files, LocalFileSystem):
             self.files.pipe_file(target, content)  # object stores make whole objects visible at once
             return
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        scratch = f"{target}.{uuid.uuid4().hex}.tmp"
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(f"{target}.{uuid.uuid4().hex}.tmp")
         try:
-            with open(scratch, "wb") as file:
+            with scratch.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(scratch, target)
+            scratch.replace(target)
         finally:
-            if os.path.exists(scratch):
-                os.remove(scratch)
+            scratch.unlink(missing_ok=True)

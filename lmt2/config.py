@@ -170,9 +170,7 @@ def default_home() -> Path:
     return Path(os.environ.get("LMT2_HOME") or Path.home() / ".lmt2").expanduser().absolute()
 
 
-def load(
-    home: Path | None = None, file: Path | None = None, environment: Mapping[str, str] | None = None
-) -> Settings:
+def load(home: Path | None = None, file: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
     """Settings from defaults, file (`--config`, `$LMT2_CONFIG`, else `HOME/lmt2.toml` if there) and environment.
 
     Raises:
@@ -222,6 +220,7 @@ def _read_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], A
 
 def _split_if_tuple(section: str, key: str, text: str) -> Any:
     annotation = Settings.model_fields[section].annotation
-    assert isinstance(annotation, type) and issubclass(annotation, Section)
+    assert isinstance(annotation, type)
+    assert issubclass(annotation, Section)
     is_tuple = getattr(annotation.model_fields[key].annotation, "__origin__", None) is tuple
     return [part.strip() for part in text.split(",") if part.strip()] if is_tuple else text

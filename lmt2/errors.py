@@ -1,15 +1,15 @@
 """The errors of LMT², in one tree. Each is also a child of its standard-library kin, and says what to do next.
 
-    LMT2Error
-    ├── ConfigError (ValueError)        a setting is wrong: nothing was started
-    ├── EventError (ValueError)         a record can't be used: it goes to the dead letters
-    ├── ModelError (RuntimeError)
-    │   └── ModelMissing (FileNotFoundError)
-    ├── TrainingFailed (RuntimeError)   NaN or exploding loss: nothing was written
-    ├── ArtifactError (ValueError)      a weights file or manifest is not what it says it is
-    ├── StorageError (OSError)          disk, database or object store refused
-    ├── TransportError (ConnectionError) the event log or Kafka can't be reached
-    └── ServingError (RuntimeError)     a replica didn't do what it was told
+LMT2Error
+├── ConfigError (ValueError)        a setting is wrong: nothing was started
+├── EventError (ValueError)         a record can't be used: it goes to the dead letters
+├── ModelError (RuntimeError)
+│   └── ModelMissing (FileNotFoundError)
+├── TrainingFailed (RuntimeError)   NaN or exploding loss: nothing was written
+├── ArtifactError (ValueError)      a weights file or manifest is not what it says it is
+├── StorageError (OSError)          disk, database or object store refused
+├── TransportError (ConnectionError) the event log or Kafka can't be reached
+└── ServingError (RuntimeError)     a replica didn't do what it was told
 """
 
 

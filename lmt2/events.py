@@ -71,13 +71,15 @@ class Document(Strict):
 class Lesson(Strict):
     """One question and its answer, taken from a document.
 
-    `weight` is KaFT's w_i (eq. 2); `document` is the id of the document that states the fact.
+    `weight` is KaFT's w_i (eq. 2); `document` is the id of the document that states the fact, and `passage`
+    the number of the passage of that document (see `lmt2.study.passages`).
     """
 
     question: str
     answer: str
     kind: LessonKind
     document: str
+    passage: int = Field(default=0, ge=0)
     weight: float = Field(default=1.0, ge=0.0)
 
 
@@ -140,7 +142,7 @@ EVENT_TYPES: dict[type[Strict], str] = {
 }
 
 
-def encode(event: Strict, *, id: str, source: str) -> bytes:
+def encode(event: Strict, *, id: str, source: str) -> bytes:  # noqa: A002 (CloudEvents calls it so)
     """An event as a CloudEvents envelope."""
     envelope = Envelope(
         id=id,

@@ -8,7 +8,7 @@ idempotent: a record that is read twice finds its effect already there.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
@@ -40,7 +40,7 @@ class Moment(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Times read from a database that keeps no zone are UTC."""
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
 
@@ -53,7 +53,7 @@ def now() -> datetime:
 class Row(DeclarativeBase):
     """Base of all tables."""
 
-    type_annotation_map = {datetime: Moment, dict[str, Any]: JSON, bytes: LargeBinary}
+    type_annotation_map: ClassVar = {datetime: Moment, dict[str, Any]: JSON, bytes: LargeBinary}
 
 
 class DocumentRow(Row):
@@ -108,7 +108,10 @@ class UpdateRow(Row):
 
 
 class VersionRow(Row):
-    """A version of the model: immutable, named by its content. States: `candidate`, `accepted`, `rejected`, `inconclusive`."""
+    """A version of the model: immutable, named by its content.
+
+    States: `candidate`, `accepted`, `rejected`, `inconclusive`.
+    """
 
     __tablename__ = "versions"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -248,7 +251,7 @@ def is_paused(session: Session) -> bool:
 def count_by_state(session: Session) -> dict[str, int]:
     """Documents by state."""
     rows = session.execute(select(DocumentRow.state, func.count()).group_by(DocumentRow.state))
-    return {state: count for state, count in rows}
+    return dict(rows.tuples().all())
 
 
 def _engine(url: str) -> Engine:
@@ -274,7 +277,9 @@ def _as_storage_error(url: str) -> Iterator[None]:
         raise
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error
-        raise StorageError(f"the ledger at {_without_password(url)} failed: {cause}; check disk space and access") from error
+        raise StorageError(
+            f"the ledger at {_without_password(url)} failed: {cause}; check disk space and access"
+        ) from error
 
 
 def _without_password(url: str) -> str:

@@ -17,7 +17,9 @@ drift_detections_total = Counter("lmt2_drift_detections_total", "Drift detection
 update_seconds = Histogram("lmt2_update_seconds", "Duration of one micro-update", buckets=SECONDS)
 gate_decisions_total = Counter("lmt2_gate_decisions_total", "Decisions of the gate", ["verdict", "reason"])
 gate_score = Gauge("lmt2_gate_score", "The committee's score of the latest candidate (eq. 8)")
-freshness_seconds = Histogram("lmt2_freshness_seconds", "From a document's event time until it is served", buckets=SECONDS)
+freshness_seconds = Histogram(
+    "lmt2_freshness_seconds", "From a document's event time until it is served", buckets=SECONDS
+)
 serving_version_info = Gauge("lmt2_serving_version_info", "1 for the version a replica serves", ["replica", "version"])
 consumer_lag = Gauge("lmt2_consumer_lag", "Records of a topic that wait to be read", ["topic"])
 dead_letters_total = Counter("lmt2_dead_letters_total", "Records that could not be used", ["error"])
@@ -26,7 +28,9 @@ dead_letters_total = Counter("lmt2_dead_letters_total", "Records that could not 
 def configure_logging(settings: TelemetrySettings) -> None:
     """Send structured logs to standard error, as text for people or JSON lines for machines."""
     is_json = settings.log_format == "json"
-    last: list[Any] = [structlog.processors.JSONRenderer()] if is_json else [structlog.dev.ConsoleRenderer(pad_event_to=0)]
+    last: list[Any] = (
+        [structlog.processors.JSONRenderer()] if is_json else [structlog.dev.ConsoleRenderer(pad_event_to=0)]
+    )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
