@@ -31,7 +31,8 @@ stop() {
     local pid
     pid=$(cat "$note")
     rm "$note"
-    kill "$pid" 2>/dev/null || return 0
+    [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = dockerd ] || return 0
+    kill "$pid"
     say "stopping dockerd"
     while kill -0 "$pid" 2>/dev/null; do sleep 0.2; done
 }
