@@ -42,7 +42,7 @@ def create_app(settings: Settings, backend: Backend, is_ready: Callable[[], bool
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(backend.close)
+        await backend.close()
 
     app = FastAPI(title="LMT² serving", lifespan=lifespan)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -96,6 +96,6 @@ class Backend(Protocol):
         """
         ...
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Finish what runs, fail what waits, let go of everything."""
         ...

@@ -4,6 +4,7 @@ Requests for any mix of models, shards and sampling share a batch. The version i
 begins: a swap takes effect between batches, and each answer is one version's work from its first token on.
 """
 
+import asyncio
 import socket
 import threading
 from collections import deque
@@ -12,9 +13,9 @@ from collections.abc import Sequence
 from lmt2.errors import ServingError
 from lmt2.models.base import Conversation, Sampling
 from lmt2.models.compute import compute
+from lmt2.models.encoder import Encoder
 from lmt2.models.local import LocalModel, TokenIds
 from lmt2.telemetry import logger
-from memory.routing import Encoder
 from memory.versioned import VersionedModel
 from memory.wise import RoutedRows
 from serving.backend import BASE, Ask, Delivery, FinishReason, Piece, QueueFull, RequestRefused
@@ -110,7 +111,11 @@ class EmbeddedEngine:
         version = self._version
         return None if version is None else version.manifest.id
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """The same as `stop`, for the event loop."""
+        await asyncio.to_thread(self.stop)
+
+    def stop(self) -> None:
         """Finish the batch that runs and fail the requests that wait."""
         with self._changed:
             self._is_closing = True
@@ -160,7 +165,7 @@ class EmbeddedEngine:
         return rows
 
     def _count(self) -> int:
-        return sum(map(len, self._waiting))
+        return sum(not row.is_over for group in self._waiting for row in group)
 
     def _answer(self, rows: list[Row], version: VersionedModel | None) -> None:
         side = self._route(rows, version)

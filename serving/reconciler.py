@@ -31,7 +31,7 @@ from serving.backend import BASE
 
 POLL_SECONDS = 0.2
 CHECK_SECONDS = 5.0  # how often a replica is asked when nothing should have changed
-LONGEST_WAIT = 30.0
+LONGEST_WAIT = 10.0
 
 
 class Target(Protocol):
@@ -91,7 +91,12 @@ class Reconciler:
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
 
     def start(self) -> None:
-        """Begin; the first pass puts back what was served before a restart."""
+        """Put back what was served before a restart, then go on in the background.
+
+        Raises:
+            StorageError: the ledger can't be read.
+        """
+        self.reconcile()
         self._thread.start()
 
     def stop(self) -> None:
@@ -113,14 +118,14 @@ class Reconciler:
         self._is_ready = any(replica.is_known and replica.version == desired for replica in self._replicas)
 
     def _run(self) -> None:
-        wait = 0.0
+        wait = POLL_SECONDS
         while not self._stop.wait(wait):
             try:
                 self.reconcile()
                 wait = POLL_SECONDS
             except Exception:  # noqa: BLE001 - the ledger may be away for a while: what is served stays
                 self._log.exception("a pass of the reconciler failed")
-                wait = min(2 * wait + POLL_SECONDS, LONGEST_WAIT)
+                wait = min(2 * wait, LONGEST_WAIT)
 
     def _look_after(self, replica: Replica, desired: str | None) -> None:
         replica.tried = desired

@@ -10,9 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from lmt2.artifacts import ArtifactStore
 from lmt2.models.assets import SMOLLM2, model_path
-from memory.routing import Encoder
+from lmt2.models.encoder import Encoder
+from lmt2.models.local import LocalModel
 from memory.shards import Shard
+from memory.versioned import Shelf, VersionedModel, base_fingerprint
+from memory.versions import Manifest, ShardEntry
 
 LAYERS, HIDDEN, INNER = 4, 64, 128
 
@@ -69,3 +73,13 @@ class WordEncoder(Encoder):
             for word in re.findall(r"\w+", text.lower()):
                 row[zlib.crc32(word.encode()) % self.width] += 1
         return F.normalize(counts, dim=-1)
+
+
+def tiny_version(model: LocalModel, store: ArtifactStore, shards: Sequence[Shard]) -> VersionedModel:
+    """A version of some shards; shard i teaches document `doc-i` and was made by update `update-i`."""
+    entries = [
+        ShardEntry(artifact=store.put(shard.tensors(), {}), documents=(f"doc-{i}",), update=f"update-{i}")
+        for i, shard in enumerate(shards)
+    ]
+    manifest = Manifest(base=base_fingerprint(model.folder), threshold=0.5, shards=tuple(entries))
+    return VersionedModel(model, WordEncoder(), Shelf(store, model), manifest)

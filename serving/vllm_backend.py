@@ -1,0 +1,156 @@
+"""Plain vLLM behind the serving address: each shard is a LoRA adapter, and a request goes to the one of its route.
+
+An adapter is named by its artifact's hash, so a name never stands for two contents, and versions share the
+adapters that they share. A version itself is only our router and the list of its adapters.
+"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from lmt2.errors import ServingError
+from lmt2.models.encoder import Encoder
+from memory.lora import export
+from memory.versioned import VersionedModel
+from serving.backend import BASE, Ask, Delivery, FinishReason, Piece
+from serving.vllm_client import VllmClient
+
+
+class VllmReplica:
+    """One vLLM server, as a target of the reconciler.
+
+    Args:
+        client: speaks to the server.
+        adapters: folder for adapters, which the server sees under the same path.
+    """
+
+    def __init__(self, client: VllmClient, adapters: Path) -> None:
+        self.name = client.address
+        self.client = client
+        self.version: VersionedModel | None = None
+        self.base = ""
+        self.is_up = False
+        self.swapped_at = 0.0
+        self._adapters = adapters.absolute()
+
+    @property
+    def version_id(self) -> str | None:
+        """The version that requests to this replica are routed by."""
+        return None if self.version is None else self.version.manifest.id
+
+    def served(self) -> str | None:
+        """Asks the server; a restarted one has forgotten its adapters and is back at the base model."""
+        try:
+            listed = self.client.models()
+        except ServingError:
+            self.is_up = False
+            raise
+        self.base = next(name for name, parent in listed.items() if parent is None)
+        self.is_up = self.version is None or all(s.artifact in listed for s in self.version.manifest.shards)
+        return self.version_id if self.is_up else None
+
+    def swap(self, version: VersionedModel | None) -> None:
+        """Load the adapters that the server lacks, then route by the version."""
+        if version is not None:
+            listed = self.client.models()
+            for entry, shard in zip(version.manifest.shards, version.shards, strict=True):
+                if entry.artifact not in listed:
+                    folder = export(shard, self._adapters / entry.artifact, self.base)
+                    self.client.load_adapter(entry.artifact, folder)
+        self.version, self.swapped_at = version, time.monotonic()
+
+
+class VllmBackend:
+    """Routes each request and passes it on to a replica that serves the newest version."""
+
+    def __init__(self, replicas: Sequence[VllmReplica], encoder: Encoder) -> None:
+        self._replicas = replicas
+        self._encoder = encoder
+        self._turn = itertools.count()
+        self._router = ThreadPoolExecutor(1, thread_name_prefix="router")  # one at a time: they'd fight for the cores
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def submit(self, asks: Sequence[Ask]) -> list[Delivery]:
+        """Pass the prompts on; one replica and version answer them all."""
+        replica = self._pick()
+        version = replica.version
+        return [self._start(ask, replica, version if ask.is_routed else None) for ask in asks]
+
+    async def close(self) -> None:
+        """Let the answers that run end, and close the connections."""
+        await asyncio.gather(*self._tasks)
+        self._router.shutdown()
+        for replica in self._replicas:
+            await replica.client.close()
+
+    def _pick(self) -> VllmReplica:
+        up = [replica for replica in self._replicas if replica.is_up]
+        if not up:
+            raise ServingError("no vLLM replica is ready")
+        newest = max(self._replicas, key=lambda replica: replica.swapped_at).version_id
+        current = [replica for replica in up if replica.version_id == newest] or up
+        return current[next(self._turn) % len(current)]
+
+    def _start(self, ask: Ask, replica: VllmReplica, version: VersionedModel | None) -> Delivery:
+        delivery = Delivery()
+        task = asyncio.create_task(self._deliver(ask, replica, version, delivery))
+        delivery.on_cancel = task.cancel
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return delivery
+
+    async def _deliver(
+        self, ask: Ask, replica: VllmReplica, version: VersionedModel | None, delivery: Delivery
+    ) -> None:
+        try:
+            model = replica.base if version is None else await self._adapter(ask, version) or replica.base
+            name = BASE if version is None else version.manifest.id
+            async for piece in _pieces(replica.client, ask, model, name):
+                delivery.put(piece)
+        except ServingError as error:
+            delivery.put(error)
+        except Exception as error:  # noqa: BLE001 - whoever waits for the answer must hear of it
+            delivery.put(ServingError(f"the answer failed: {type(error).__name__}: {error}"))
+
+    async def _adapter(self, ask: Ask, version: VersionedModel) -> str | None:
+        """The adapter that the version's router picks, None for the base model."""
+        loop = asyncio.get_running_loop()
+        embedding = await loop.run_in_executor(self._router, self._encoder.at_once, [ask.question])
+        (route,) = version.route(embedding)
+        return None if route is None else version.manifest.shards[route].artifact
+
+
+async def _pieces(client: VllmClient, ask: Ask, model: str, version: str) -> AsyncIterator[Piece]:
+    """The answer's pieces; the last waits for the token counts, which vLLM sends after the end."""
+    path = "/v1/completions" if isinstance(ask.prompt, str) else "/v1/chat/completions"
+    text, reason = "", None
+    async for chunk in client.stream(path, _body(ask, model, version)):
+        for choice in chunk["choices"]:
+            text = choice["text"] if "text" in choice else choice["delta"].get("content") or ""
+            reason = choice["finish_reason"]
+            if text and reason is None:
+                yield Piece(text, version)
+        if usage := chunk.get("usage"):
+            end: FinishReason = "length" if reason == "length" else "stop"
+            yield Piece(text, version, end, usage["prompt_tokens"], usage["completion_tokens"])
+            return
+    raise ServingError(f"vLLM at {client.address} ended the answer before its end")
+
+
+def _body(ask: Ask, model: str, version: str) -> dict[str, Any]:
+    prompt = {"prompt": ask.prompt} if isinstance(ask.prompt, str) else {"messages": ask.prompt}
+    return prompt | {
+        "model": model,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens": ask.sampling.max_new_tokens,
+        "temperature": ask.sampling.temperature,
+        "top_p": ask.sampling.top_p,
+        "seed": ask.sampling.seed,
+        "stop": list(ask.stop),
+        "cache_salt": version,
+    }
