@@ -59,7 +59,7 @@ def sign_test(successes: int, failures: int) -> float:
     """
     flips = successes + failures
     ways: int = sum(math.comb(flips, k) for k in range(successes, flips + 1))
-    return ways / 2**flips
+    return ways / (1 << flips)
 
 
 def gain_p(pairs: Pairs) -> float:

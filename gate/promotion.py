@@ -1,0 +1,143 @@
+"""What a verdict changes in the ledger, in one transaction; and rollback."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from gate import registry
+from gate.registry import Refused
+from gate.verdict import Judgement
+from lmt2.errors import StorageError
+from lmt2.events import UpdateRequest
+from lmt2.ledger import DecisionRow, DocumentRow, PromotionRow, UpdateRow, VersionRow, desired_version
+from memory.versions import Manifest, untouched
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """A judgement on one candidate.
+
+    Attributes:
+        candidate: the version that the learner made.
+        examined: the version that was examined: the candidate, or it rebased onto a newer parent.
+        request: the update that it came from.
+        report: the audit: figures, reference versions, lost answers.
+    """
+
+    candidate: str
+    examined: Manifest
+    request: UpdateRequest
+    judgement: Judgement
+    report: dict[str, Any]
+
+
+def carry_out(session: Session, ruling: Ruling) -> bool:
+    """Write a ruling; returns False, and changes nothing, if the candidate was decided before.
+
+    Raises:
+        StorageError: another version was promoted since the examination; read the record again.
+    """
+    judgement, name = ruling.judgement, ruling.examined.id
+    if session.get(DecisionRow, ruling.candidate) is not None:
+        return False
+    # 1. Rows that others point at: the untouched base, to which a rollback may lead, and a rebased version.
+    registry.add(session, untouched(ruling.examined.base), None, "accepted")
+    _rebase(session, ruling)
+    # 2. The decision. Its key makes a second writer fail; and the write takes SQLite's lock, so that from here
+    #    on nobody else promotes or rolls back. Postgres needs a row to lock: that of the present version.
+    report = {**ruling.report, "detail": judgement.detail}
+    session.add(DecisionRow(version_id=name, verdict=judgement.verdict, reason=judgement.reason, report=report))
+    session.flush()
+    session.get(VersionRow, str(ruling.examined.parent), with_for_update=True)
+    # 3. Under the lock, once more: is the parent still what is served? If not, promoting would undo a rollback,
+    #    or drop the other version's documents.
+    if registry.present(session, ruling.examined.base).id != ruling.examined.parent:
+        raise StorageError(f"another version was promoted while {name} was decided: its record will be read again")
+    # 4. States.
+    registry.settle(registry.version(session, name), judgement.verdict)
+    _settle_update(session, ruling.request.id)
+    _settle_documents(session, ruling)
+    # 5. Desired state, last: replicas act on it as soon as the transaction is committed.
+    if judgement.verdict == "accept":
+        session.add(PromotionRow(version_id=name, cause="promotion", decision=name))
+    return True
+
+
+def rollback(session: Session, name: str | None = None) -> PromotionRow:
+    """Make an accepted version the desired one: the one that is named, or the parent of the present one.
+
+    Documents that only the present version knows become `rejected`, those that only the other one knows `learnt`.
+
+    Raises:
+        UnknownVersion: there is no such version.
+        Refused: it was not accepted, is served already, or there is none before the present one.
+    """
+    # 1. Where from and where to.
+    current = desired_version(session)
+    if current is None:
+        raise Refused("nothing was promoted yet: the base model is served")
+    before = registry.version(session, current)
+    wanted = name or before.parent
+    if wanted is None:
+        raise Refused(f"there is no version before {current}")
+    target = registry.version(session, wanted)
+    if target.state != "accepted":
+        raise Refused(f"version {wanted} is {target.state}: only accepted versions can be served")
+    if wanted == current:
+        raise Refused(f"version {wanted} is the one that should be served already")
+    # 2. Desired state; the write takes the lock.
+    row = PromotionRow(version_id=wanted, cause="rollback", decision=None)
+    session.add(row)
+    session.flush()
+    # 3. Documents.
+    known, knew = _documents(registry.manifest_of(target)), _documents(registry.manifest_of(before))
+    _set_state(session, knew - known, "rejected", f"rolled back from {current} to {wanted}")
+    _set_state(session, known - knew, "learnt", f"brought back with {wanted}")
+    return row
+
+
+def _rebase(session: Session, ruling: Ruling) -> None:
+    """Where the examined version isn't the learner's: close that one, and hand its update to the examined one."""
+    if ruling.examined.id == ruling.candidate:
+        return
+    stale = registry.version(session, ruling.candidate)
+    registry.settle(stale, "inconclusive")
+    stale.update_id = None
+    note = {"examined_as": ruling.examined.id, "scores": {}, "detail": "its parent is no longer the one that is served"}
+    session.add(DecisionRow(version_id=stale.id, verdict="inconclusive", reason="rebased", report=note))
+    session.flush()
+    registry.add(session, ruling.examined, ruling.request.id, "candidate")
+
+
+def _settle_update(session: Session, name: str) -> None:
+    update = session.get(UpdateRow, name)
+    assert update is not None  # the request was read from it
+    update.state = "decided"
+
+
+def _settle_documents(session: Session, ruling: Ruling) -> None:
+    """Accepted: learnt. Otherwise rejected, unless the present version knows them from before.
+
+    An inconclusive verdict rejects its documents too: this first form doesn't come back to them by itself.
+    """
+    judgement = ruling.judgement
+    own = {document.id for document in ruling.request.documents}
+    if judgement.verdict == "accept":
+        _set_state(session, own, "learnt", "")
+        return
+    prefix = "inconclusive: " if judgement.verdict == "inconclusive" else ""
+    waiting = session.scalars(select(DocumentRow.id).where(DocumentRow.id.in_(own), DocumentRow.state == "requested"))
+    _set_state(session, set(waiting), "rejected", f"{prefix}{judgement.reason}: {judgement.detail}")
+
+
+def _documents(manifest: Manifest) -> set[str]:
+    return {document for shard in manifest.shards for document in shard.documents}
+
+
+def _set_state(session: Session, documents: set[str], state: str, reason: str) -> None:
+    """Retracted documents stay retracted, whatever is decided of the version that they were in."""
+    query = select(DocumentRow).where(DocumentRow.id.in_(documents), DocumentRow.state != "retracted")
+    for row in session.scalars(query):
+        row.state, row.reason = state, reason
