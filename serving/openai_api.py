@@ -56,7 +56,7 @@ class AnswerRequest(BaseModel):
     @model_validator(mode="after")
     def _refuse_unimplemented(self) -> "AnswerRequest":
         for name, value in (self.model_extra or {}).items():
-            if name in WITHOUT_EFFECT and value not in WITHOUT_EFFECT[name]:
+            if name in WITHOUT_EFFECT and not any(_is_same(value, one) for one in WITHOUT_EFFECT[name]):
                 raise ValueError(f"{name} is not supported here: leave it out")
         return self
 
@@ -127,3 +127,8 @@ class ChatRequest(AnswerRequest):
         """The conversation as one ask, for what is wanted up to the most tokens."""
         wanted = self.max_completion_tokens or self.max_tokens or most_tokens
         return [self.ask([turn.message for turn in self.messages], min(wanted, most_tokens))]
+
+
+def _is_same(value: Any, other: Any) -> bool:
+    """Equality that tells 0 from False: `logprobs: 0` asks for something."""
+    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
