@@ -23,7 +23,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from lmt2 import telemetry
-from lmt2.errors import ServingError
+from lmt2.errors import LMT2Error, ServingError
 from lmt2.ledger import DocumentRow, Ledger, PromotionRow, ReplicaRow, VersionRow, desired_version, now
 from memory.versioned import VersionedModel
 from memory.versions import Manifest
@@ -132,9 +132,11 @@ class Reconciler:
         try:
             self._make_serve(replica.target, desired)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with this replica or version must not hold up the others
-            self._log.exception("a replica does not serve the desired version", replica=replica.target.name)
+            is_unexpected = not isinstance(error, LMT2Error)
+            name = replica.target.name
+            self._log.warning("not serving the desired version", replica=name, error=str(error), exc_info=is_unexpected)
             replica.failed()
-            self._record_error(replica.target.name, str(error))
+            self._record_error(name, str(error))
         else:
             self._record(replica, desired)
             replica.succeeded(desired)

@@ -173,7 +173,7 @@ def test_a_prompt_beyond_the_context_is_refused(client: TestClient) -> None:
 
 
 def test_a_full_queue_says_try_again(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(EmbeddedEngine, "_count", lambda self: 8)
+    monkeypatch.setattr(EmbeddedEngine, "_count", lambda _: 8)
     answer = client.post(CHAT, json={"model": "lmt2", "messages": HELLO})
     assert answer.status_code == 429
     assert answer.headers["retry-after"] == "1"

@@ -1,4 +1,4 @@
-"""The embedded engine: batches of anything, swaps between them, and requests that go away or come in too great number."""
+"""The embedded engine: batches of anything, swaps between them, and requests that go away or are too many."""
 
 import asyncio
 import threading
@@ -9,11 +9,11 @@ import pytest
 
 from lmt2.artifacts import ArtifactStore
 from lmt2.errors import ServingError
-from lmt2.models.base import Sampling
+from lmt2.models.base import Conversation, Sampling
 from lmt2.models.local import LocalModel
 from memory.versioned import VersionedModel
 from serving.backend import BASE, Ask, Delivery, Piece, QueueFull, RequestRefused
-from serving.engine import EmbeddedEngine
+from serving.engine import EmbeddedEngine, Row
 from tests.support.tiny import WordEncoder, tiny_model, tiny_shard, tiny_version
 
 CAPITAL, RIVER = "what is the capital of arstotzka", "which river crosses the valley of ooze"
@@ -94,10 +94,10 @@ def test_shards_change_routed_answers_and_no_others(engine: EmbeddedEngine, vers
 
 
 def test_a_streamed_answer_is_what_generate_gives(engine: EmbeddedEngine, model: LocalModel) -> None:
-    conversation = [{"role": "user", "content": "hello"}]
-    pieces = answer(engine, Ask(conversation, GREEDY))[0]  # type: ignore[arg-type]
+    conversation: Conversation = [{"role": "user", "content": "hello"}]
+    pieces = answer(engine, Ask(conversation, GREEDY))[0]
     assert len(pieces) > 3
-    assert text(pieces).strip() == model.generate([conversation], GREEDY)[0]  # type: ignore[list-item]
+    assert text(pieces).strip() == model.generate([conversation], GREEDY)[0]
 
 
 def test_a_stop_string_ends_its_row_alone(engine: EmbeddedEngine) -> None:
@@ -161,11 +161,11 @@ class Gate:
         self.batches: list[int] = []
         go = engine._answer
 
-        def held(rows: list[object], version: object) -> None:
+        def held(rows: list[Row], version: VersionedModel | None) -> None:
             self.batches.append(len(rows))
             self.is_reached.set()
             assert self.go_on.wait(10)
-            go(rows, version)  # type: ignore[arg-type]
+            go(rows, version)
 
         monkeypatch.setattr(engine, "_answer", held)
 

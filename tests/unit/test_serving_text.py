@@ -6,7 +6,12 @@ from transformers import AutoTokenizer
 from lmt2.models.assets import SMOLLM2, model_path
 from serving.text import Detokeniser, StopFinder
 
-TEXTS = ["Grüße aus 東京 👩‍👩‍👧‍👦! \U0001f469\U0001f3fd‍\U0001f680", "  two spaces, then\n\nlines\t", "naïve café — “quoted” 🇩🇪", "नमस्ते"]
+TEXTS = [
+    "Grüße aus 東京 👩‍👩‍👧‍👦! \U0001f469\U0001f3fd‍\U0001f680",
+    "  two spaces, then\n\nlines\t",
+    "naïve café — “quoted” 🇩🇪",
+    "नमस्ते",
+]
 
 
 @pytest.fixture(scope="module")
