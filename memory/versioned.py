@@ -9,8 +9,9 @@ from torch import Tensor
 from lmt2.artifacts import ArtifactStore
 from lmt2.errors import ArtifactError
 from lmt2.models.base import Conversation, Sampling
+from lmt2.models.encoder import Encoder
 from lmt2.models.local import ROWS, LocalModel
-from memory.routing import Encoder, Router
+from memory.routing import Router
 from memory.shards import Shard, from_tensors
 from memory.versions import Manifest
 from memory.wise import RoutedRows

@@ -1,0 +1,1 @@
+"""Benchmarks: what the product is judged by. Nothing here is imported by it."""

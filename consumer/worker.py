@@ -1,0 +1,187 @@
+"""The consumer's work on one record: validate, drop repeats, structure, score, watch for drift, decide."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from consumer import earlier, intake
+from consumer.drift import DriftBank, Signal
+from consumer.kaft import Score, score, weighted
+from consumer.structuring import Structured, structure
+from consumer.suspicion import suspicion
+from consumer.trigger import Action, Evidence, decide
+from lmt2 import telemetry
+from lmt2.config import Settings
+from lmt2.events import DOCUMENTS, QUARANTINE, UPDATES, Document, Lesson, UpdateRequest, encode
+from lmt2.ledger import DocumentRow, Ledger, LessonRow, SignalRow, UpdateRow
+from lmt2.models.base import LanguageModel
+from lmt2.models.encoder import Encoder
+from lmt2.scoring import normalise
+from lmt2.stage import Outcome
+from lmt2.study.scholar import Scholar
+from lmt2.transport.base import Outgoing, Record
+
+STATES = {"learn": "requested", "skip": "known", "quarantine": "quarantined"}
+
+
+@dataclass(frozen=True)
+class Studied:
+    """All that was found out about a document."""
+
+    structured: Structured
+    score: Score
+    changes: tuple[earlier.Disagreement, ...]
+    contradicted: float
+
+
+class ConsumerWorker:
+    """Turns document events into update requests, or says why not."""
+
+    name = "consumer"
+    topic = DOCUMENTS
+
+    def __init__(
+        self, settings: Settings, ledger: Ledger, scholar: Scholar, probe: LanguageModel, encoder: Encoder
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._scholar = scholar
+        self._probe = probe
+        self._encoder = encoder
+        self._log = telemetry.logger(self.name)
+        self._drift = self._replayed()
+
+    def work(self, record: Record) -> Outcome:
+        """What the document in a record leads to; raises EventError if it can't be used."""
+        document, envelope = intake.read(record, self._settings.consumer.max_text_bytes)
+        with self._ledger.begin() as session:
+            if intake.is_repeat(session, document, envelope):
+                telemetry.documents_total.labels("duplicate").inc()
+                return Outcome()
+        suspected = suspicion(f"{document.title}\n{document.text}")
+        studied = self._nothing() if suspected else self._study(document)
+        signal = Signal(studied.score.conflict, studied.score.nll)
+        drifted = self._watch(signal) if studied.score.weights else []
+        evidence = Evidence(
+            facts=studied.structured.facts,
+            suspicion=suspected,
+            score=studied.score,
+            contradicted=studied.contradicted,
+            supersedes=bool(studied.changes),
+            drifted=tuple(drifted),
+        )
+        action = decide(evidence, self._settings.consumer)
+        self._report(document, studied, action)
+        event_time = envelope.time or datetime.fromtimestamp(record.timestamp, UTC)
+        row = DocumentRow(
+            id=document.id,
+            event_key=intake.event_key(envelope),
+            content_hash=document.content_hash,
+            place=record.place,
+            payload=document.model_dump(mode="json"),
+            state=STATES[action.do],
+            reason=action.reason,
+            conflict=studied.score.conflict,
+            event_time=event_time,
+        )
+        return self._outcome(row, studied, action, record)
+
+    def _study(self, document: Document) -> Studied:
+        structured = structure(document, self._scholar, self._settings.study)
+        self._log.info(
+            "structured",
+            document=document.id,
+            listed=structured.listed,
+            written=structured.written,
+            kept=len(structured.lessons),
+            probes=len(structured.probes),
+            facts=structured.facts,
+        )
+        lessons = [*structured.lessons, *structured.probes]
+        found = score(lessons, self._probe, self._settings.consumer)
+        with self._ledger.begin() as session:
+            known = earlier.earlier_lessons(session, besides=document.id)
+            olds = {row.id: row.document for row in session.scalars(select(DocumentRow))}
+        differing = earlier.disagreements(lessons, known, self._encoder)
+        changes = tuple(d for d in differing if earlier.is_news(document, olds[d.old.document]))
+        denied = {normalise(d.new.answer) for d in differing if d not in changes}
+        return Studied(structured, found, changes, len(denied) / max(1, structured.facts))
+
+    def _nothing(self) -> Studied:
+        return Studied(Structured((), (), 0, 0), score((), self._probe, self._settings.consumer), (), 0.0)
+
+    def _outcome(self, row: DocumentRow, studied: Studied, action: Action, record: Record) -> Outcome:
+        update = self._update(row, studied, action) if action.do == "learn" else None
+        held = [(x, False) for x in studied.structured.lessons] + [(x, True) for x in studied.structured.probes]
+
+        def effect(session: Session) -> None:
+            session.add(row)
+            session.flush()
+            session.add_all(
+                LessonRow(document_id=row.id, payload=x.model_dump(mode="json"), held_out=h) for x, h in held
+            )
+            if studied.score.weights:
+                session.add(SignalRow(document_id=row.id, conflict=studied.score.conflict, nll=studied.score.nll))
+            if update:
+                session.add(UpdateRow(id=update.id, state="requested", payload=update.model_dump(mode="json")))
+
+        key = row.id.encode()
+        if update:
+            return Outcome(effect, (Outgoing(UPDATES, encode(update, id=update.id, source="lmt2/consumer"), key),))
+        if action.do == "quarantine":
+            reason = {"lmt2-reason": action.reason.encode()}
+            return Outcome(effect, (Outgoing(QUARANTINE, record.value, key, reason),))
+        return Outcome(effect)
+
+    def _update(self, row: DocumentRow, studied: Studied, action: Action) -> UpdateRequest:
+        """The request for a shard of this document, and of those whose facts it changes."""
+        lessons = weighted(studied.structured.lessons, studied.score, self._settings.consumer)
+        with self._ledger.begin() as session:
+            changed = {d.old.document for d in studied.changes} | {row.document.supersedes or ""}
+            found = [u for u in (earlier.present_update(session, name) for name in sorted(changed)) if u]
+        before = list({update.id: update for update in found}.values())
+        documents: dict[str, Document] = {d.id: d for update in before for d in update.documents}
+        return UpdateRequest(
+            id="u-" + hashlib.sha256(row.event_key.encode()).hexdigest()[:12],
+            documents=(*documents.values(), row.document),
+            lessons=(*_revised(before, studied, "lessons"), *lessons),
+            probes=(*_revised(before, studied, "probes"), *studied.structured.probes),
+            replaces=tuple(documents),
+            reason=action.reason,
+            event_time=row.event_time,
+        )
+
+    def _watch(self, signal: Signal) -> list[str]:
+        drifted = self._drift.update(signal)
+        for name in drifted:
+            telemetry.drift_detections_total.labels("ADWIN", name).inc()
+            self._log.warning("drift", detector="ADWIN", signal=name)
+        return drifted
+
+    def _replayed(self) -> DriftBank:
+        with self._ledger.begin() as session:
+            newest = select(SignalRow).order_by(SignalRow.id.desc()).limit(self._settings.drift.remember)
+            history = [Signal(row.conflict, row.nll) for row in reversed(list(session.scalars(newest)))]
+        return DriftBank(self._settings.drift, history)
+
+    def _report(self, document: Document, studied: Studied, action: Action) -> None:
+        telemetry.documents_total.labels(STATES[action.do]).inc()
+        telemetry.conflict_rate.set(studied.score.conflict)
+        self._log.info(
+            "decided",
+            document=document.id,
+            action=action.do,
+            reason=action.reason,
+            conflict=round(studied.score.conflict, 2),
+            sure_of_other=round(studied.score.sure_of_other, 2),
+            contradicted=round(studied.contradicted, 2),
+            changes=len(studied.changes),
+        )
+
+
+def _revised(updates: Sequence[UpdateRequest], studied: Studied, field: str) -> list[Lesson]:
+    return [x for update in updates for x in earlier.revised(getattr(update, field), studied.changes)]

@@ -1,0 +1,1 @@
+"""The learner: turns an update's lessons into a shard, and a shard into a candidate version."""

@@ -1,0 +1,1 @@
+"""Learn: how lessons become targets."""

@@ -1,0 +1,24 @@
+"""What a student is trained towards: a prompt, an answer, and for each token a distribution or just the token."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Target:
+    """One training sequence.
+
+    Attributes:
+        prompt: token ids up to where the answer begins; no loss.
+        answer: token ids of the answer with its end-of-turn token.
+        weight: KaFT's w_i (eq. 2).
+        fact: samples are drawn evenly over facts, however many phrasings each has.
+        teacher: log-probabilities [T, V] of the T answer tokens, or None: then the loss is cross-entropy.
+    """
+
+    prompt: list[int]
+    answer: list[int]
+    weight: float
+    fact: str
+    teacher: Tensor | None = None

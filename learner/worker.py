@@ -1,0 +1,147 @@
+"""The learner's work on one update request: targets, a shard, and the candidate version that has it."""
+
+import time
+from collections.abc import Callable
+
+from sqlalchemy.orm import Session
+
+from learner.learn import prompt_distillation
+from learner.rehearsal import rehearsal_targets
+from learner.targets import Target
+from learner.update import Trained, train
+from lmt2 import telemetry
+from lmt2.artifacts import ArtifactStore
+from lmt2.config import Settings
+from lmt2.data import general
+from lmt2.errors import TrainingFailed
+from lmt2.events import CANDIDATES, UPDATES, Candidate, UpdateRequest, decode, encode
+from lmt2.ledger import DocumentRow, Ledger, UpdateRow, VersionRow, desired_version
+from lmt2.models.encoder import Encoder
+from lmt2.models.local import LocalModel
+from lmt2.stage import Outcome
+from lmt2.study.passages import sentences
+from lmt2.transport.base import Outgoing, Record
+from memory.routing import threshold_for
+from memory.shards import Shard
+from memory.versions import Manifest, ShardEntry
+
+FALSE_ROUTES = 0.02  # share of general questions that a version may send to a shard
+Report = Callable[[int, float], None]
+
+
+class Learner:
+    """Makes shards of update requests; it knows nothing of events or the ledger."""
+
+    def __init__(self, settings: Settings, model: LocalModel, reader: LocalModel, encoder: Encoder) -> None:
+        self._settings = settings
+        self._model = model
+        self._reader = reader
+        self._encoder = encoder
+        self._rehearsal: list[Target] = []
+        self.general = encoder([g.q for g in general()[::2]])  # [N, E]; the gate examines the other half
+
+    def learn(self, request: UpdateRequest, report: Report) -> tuple[Shard, Trained]:
+        """A trained shard for the request's lessons; raises TrainingFailed."""
+        if not self._rehearsal:
+            self._rehearsal = rehearsal_targets(self._model, self._settings.learner.seed)
+        found = prompt_distillation.targets(request.documents, request.lessons, self._model, self._reader)
+        trained = train(self._model, list(found), self._rehearsal, self._settings.learner, report)
+        return Shard(trained.a, trained.b, self._encoder(routing_keys(request))), trained
+
+
+def routing_keys(request: UpdateRequest) -> list[str]:
+    """What a shard is found by: titles, sentences under their title, and the lesson questions."""
+    written = [f"{d.title}. {s}" for d in request.documents for s in [*sentences(d.text), ""]]
+    return [*written, *dict.fromkeys(lesson.question for lesson in request.lessons)]
+
+
+class LearnerWorker:
+    """Turns update requests into candidate versions."""
+
+    name = "learner"
+    topic = UPDATES
+
+    def __init__(self, settings: Settings, ledger: Ledger, store: ArtifactStore, learner: Learner) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._store = store
+        self._learner = learner
+        self._log = telemetry.logger(self.name)
+
+    def work(self, record: Record) -> Outcome:
+        """The candidate that an update request leads to; a failed training rejects its documents."""
+        request, _ = decode(record.value, UpdateRequest)
+        with self._ledger.begin() as session:
+            row = session.get(UpdateRow, request.id)
+            if row is not None and row.state != "requested":
+                return Outcome()  # read twice
+            parent = _manifest(session)
+        started = time.monotonic()
+        try:
+            shard, trained = self._learner.learn(request, self._progress(request))
+        except TrainingFailed as error:
+            return self._failed(request, error)
+        figures = {**trained.figures, "seconds": time.monotonic() - started, "lessons": len(request.lessons)}
+        telemetry.update_seconds.observe(figures["seconds"])
+        artifact = self._store.put(shard.tensors(), {"update": request.id, "base": parent.base})
+        manifest = self._candidate(parent, request, shard, artifact)
+        self._log.info("trained", update=request.id, version=manifest.id, **{k: round(v, 3) for k, v in figures.items()})
+        return self._trained(request, manifest, figures)
+
+    def _candidate(self, parent: Manifest, request: UpdateRequest, shard: Shard, artifact: str) -> Manifest:
+        entry = ShardEntry(artifact=artifact, documents=tuple(d.id for d in request.documents), update=request.id)
+        child = parent.replace(request.replaces, entry, parent.threshold)
+        keys = [self._store.get(s.artifact)["keys"] for s in child.shards]
+        return parent.replace(request.replaces, entry, threshold_for(keys, self._learner.general, FALSE_ROUTES))
+
+    def _trained(self, request: UpdateRequest, manifest: Manifest, figures: dict[str, float]) -> Outcome:
+        def effect(session: Session) -> None:
+            session.merge(
+                VersionRow(
+                    id=manifest.id,
+                    parent=manifest.parent,
+                    update_id=request.id,
+                    state="candidate",
+                    manifest=manifest.model_dump(mode="json"),
+                )
+            )
+            _set_update(session, request, "trained", figures)
+
+        candidate = Candidate(
+            version=manifest.id, update=request.id, parent=manifest.parent or "", event_time=request.event_time
+        )
+        value = encode(candidate, id=manifest.id, source="lmt2/learner")
+        return Outcome(effect, (Outgoing(CANDIDATES, value, manifest.id.encode()),))
+
+    def _failed(self, request: UpdateRequest, error: TrainingFailed) -> Outcome:
+        self._log.error("training failed", update=request.id, message=str(error))
+        telemetry.documents_total.labels("rejected").inc()
+
+        def effect(session: Session) -> None:
+            _set_update(session, request, "failed", {})
+            row = session.get(DocumentRow, request.documents[-1].id)
+            if row is not None:
+                row.state, row.reason = "rejected", f"training-failed: {error}"
+
+        return Outcome(effect)
+
+    def _progress(self, request: UpdateRequest) -> Report:
+        def report(step: int, loss: float) -> None:
+            if step % 10 == 0:
+                self._log.info("step", update=request.id, step=step, of=self._settings.learner.steps, loss=round(loss, 3))
+
+        return report
+
+
+def _manifest(session: Session) -> Manifest:
+    version = session.get(VersionRow, desired_version(session))
+    assert version is not None, "the pipeline writes a first version before any stage starts"
+    return Manifest.model_validate(version.manifest)
+
+
+def _set_update(session: Session, request: UpdateRequest, state: str, figures: dict[str, float]) -> None:
+    row = session.get(UpdateRow, request.id)
+    if row is None:  # the request came from another ledger or by hand
+        row = UpdateRow(id=request.id, payload=request.model_dump(mode="json"))
+        session.add(row)
+    row.state, row.figures = state, dict(figures)

@@ -1,0 +1,51 @@
+"""A model behind any OpenAI-compatible endpoint: a bigger structurer or teacher is a setting."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+
+from lmt2.errors import ModelError
+from lmt2.models.base import Conversation, Sampling
+
+AT_ONCE = 16
+TIMEOUT_SECONDS = 120.0
+
+
+class OpenAIModel:
+    """Answers through `/v1/chat/completions`; the server does the batching."""
+
+    def __init__(self, address: str, model: str, key: str) -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(base_url=address.rstrip("/"), headers=headers, timeout=TIMEOUT_SECONDS)
+        self._model = model
+
+    def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[str]:
+        """One answer for each conversation; raises ModelError with the server's reason."""
+        numbered = enumerate(conversations)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return list(pool.map(lambda item: self._answer(item[1], sampling, sampling.seed + item[0]), numbered))
+
+    def logprobs(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> list[list[float]]:
+        """Not every endpoint scores given answers, so none is asked to."""
+        raise ModelError("an endpoint can write and read, but the probe model has to be local: it scores answers")
+
+    def _answer(self, conversation: Conversation, sampling: Sampling, seed: int) -> str:
+        body = {
+            "model": self._model,
+            "messages": conversation,
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": seed,
+        }
+        try:
+            reply = self._http.post("/chat/completions", json=body)
+            reply.raise_for_status()
+            content: Any = reply.json()["choices"][0]["message"]["content"]
+        except httpx.HTTPStatusError as error:
+            raise ModelError(f"{error.request.url} answered {error.response.status_code}: {error.response.text[:300]}") from error
+        except (httpx.HTTPError, LookupError, ValueError) as error:
+            raise ModelError(f"no answer from {self._http.base_url}: {error}; check study.endpoint") from error
+        return str(content or "").strip()
