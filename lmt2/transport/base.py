@@ -4,7 +4,7 @@ Delivery is at least once. A consumer of a group reads each record that no membe
 read and didn't commit comes again after a restart.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -94,4 +94,8 @@ class Transport(Protocol):
 
     def consumer(self, topic: str, group: str) -> Consumer:
         """A new member of a group that reads one topic from its beginning or from where the group stands."""
+        ...
+
+    def read_all(self, topic: str) -> Iterator[Record]:
+        """The records that a topic holds now, for people to look at: nobody's place in it changes."""
         ...

@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -35,6 +35,7 @@ END = "SELECT coalesce(max(offset) + 1, 0) FROM records WHERE topic = ?"
 APPEND = "INSERT INTO records (topic, offset, key, value, headers, timestamp) VALUES (?, ?, ?, ?, ?, ?)"
 READ = """SELECT offset, key, value, headers, timestamp FROM records
     WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT 1"""
+READ_ALL = "SELECT offset, key, value, headers, timestamp FROM records WHERE topic = ? ORDER BY offset"
 COMMITTED = "SELECT next FROM commits WHERE topic = ? AND member_group = ?"
 COMMIT = """INSERT INTO commits (topic, member_group, next) VALUES (?, ?, ?)
     ON CONFLICT DO UPDATE SET next = max(next, excluded.next)"""
@@ -58,6 +59,12 @@ class EmbeddedTransport:
     def consumer(self, topic: str, group: str) -> "EmbeddedConsumer":
         """A new member of a group."""
         return EmbeddedConsumer(self._path, topic, group)
+
+    def read_all(self, topic: str) -> Iterator[Record]:
+        """The records that a topic holds now."""
+        with _as_transport_error(self._path), closing(_connect(self._path)) as log:
+            for row in log.execute(READ_ALL, [topic]):
+                yield _record(topic, *row)
 
 
 class EmbeddedProducer:
@@ -145,11 +152,12 @@ class EmbeddedConsumer:
         if row is None:
             return []
         self._position = int(row[0]) + 1
-        return [self._record(*row)]
+        return [_record(self._topic, *row)]
 
-    def _record(self, offset: int, key: bytes | None, value: bytes, headers: str, timestamp: float) -> Record:
-        decoded = {name: text.encode("latin-1") for name, text in json.loads(headers).items()}
-        return Record(self._topic, PARTITION, offset, value, key, decoded, timestamp)
+
+def _record(topic: str, offset: int, key: bytes | None, value: bytes, headers: str, timestamp: float) -> Record:
+    decoded = {name: text.encode("latin-1") for name, text in json.loads(headers).items()}
+    return Record(topic, PARTITION, offset, value, key, decoded, timestamp)
 
 
 class _Turn:

@@ -5,7 +5,7 @@ Offsets are committed record by record, when a stage has made the record's effec
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import kafka
@@ -26,6 +26,9 @@ from lmt2.transport.base import Outgoing, Record
 
 MAX_BYTES = 16 * 2**20  # of a record: a request for an update carries its documents
 CONNECT_MS = 10_000
+HEARTBEAT_MS = 1_000  # also how fast a member hears of a newcomer
+SESSION_MS = 10_000  # after which the records of a member that died go to others
+READ_MS = 500
 DELIVERY_MS = 60_000  # a broker that restarts is waited for
 REBALANCED = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
 
@@ -80,11 +83,33 @@ class KafkaTransport:
                 isolation_level="read_committed",
                 allow_auto_create_topics=False,
                 max_poll_records=1,  # a record that is read but not in work would be read twice after a rebalance
+                heartbeat_interval_ms=HEARTBEAT_MS,
+                session_timeout_ms=SESSION_MS,
                 # Members keep their partitions when others come and go, so that work in hand isn't done twice.
                 partition_assignment_strategy=(CooperativeStickyAssignor(),),
             )
             client.subscribe([topic])
             return KafkaConsumer(client, group)
+
+    def read_all(self, topic: str) -> Iterator[Record]:
+        """The records that a topic holds now; no group is joined."""
+        with self._as_transport_error():
+            client = kafka.KafkaConsumer(
+                **self._client,
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                isolation_level="read_committed",
+                allow_auto_create_topics=False,
+            )
+            with closing(client):
+                numbers = client.partitions_for_topic(topic) or ()
+                partitions = [kafka.TopicPartition(topic, number) for number in sorted(numbers)]
+                client.assign(partitions)
+                ends = client.end_offsets(partitions)
+                while any(client.position(partition) < end for partition, end in ends.items()):
+                    for raws in client.poll(READ_MS).values():
+                        yield from map(_record, raws)
 
     @contextmanager
     def _as_transport_error(self) -> Iterator[None]:
@@ -134,6 +159,7 @@ class KafkaConsumer:
             return held
         with as_transport_error("Kafka didn't answer a poll"):
             self._pause_or_resume_all()
+            self._finish_join()
             records = [_record(raw) for raws in self._client.poll(timeout * 1000).values() for raw in raws]
         if self._is_paused:
             self._held += records
@@ -174,6 +200,12 @@ class KafkaConsumer:
             if end is not None and position is not None:
                 return max(0, int(end) - int(position))
         return 0
+
+    def _finish_join(self) -> None:
+        # kafka-python 3.0: a poll that ends while the group is being joined because of new partitions forgets that
+        # it was joining, and the member starves, silent and without a heartbeat. Asking to join keeps it in mind.
+        if self._client._coordinator.rejoining:  # noqa: SLF001
+            self._client._coordinator.request_rejoin()  # noqa: SLF001
 
     def _pause_or_resume_all(self) -> None:
         # At every poll, because a partition that is newly assigned isn't paused, nor one that was taken away and

@@ -1,0 +1,264 @@
+"""What every stage relies on, asked of each transport: the embedded event log, and Kafka on a real broker."""
+
+import gc
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from lmt2.config import KafkaSettings, Settings
+from lmt2.errors import TransportError
+from lmt2.transport import open_transport
+from lmt2.transport.base import Consumer, Outgoing, Record, Transport
+from lmt2.transport.embedded import EmbeddedConsumer
+from tests.support.ports import free_ports
+
+SECONDS = 60  # a group's first member waits for the broker's coordinator
+ALL_BYTES = bytes(range(256))
+
+
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """Settings of a run on the transport that is tested."""
+    bootstrap = request.getfixturevalue("kafka_address") if request.param == "kafka" else ""
+    return Settings(home=tmp_path, kafka=KafkaSettings(bootstrap=bootstrap))
+
+
+@pytest.fixture
+def transport(settings: Settings) -> Transport:
+    return open_transport(settings)
+
+
+@pytest.fixture
+def topic(transport: Transport) -> str:
+    """A topic that no other test uses."""
+    name = f"test.{uuid.uuid4().hex}"
+    transport.create_topics([name])
+    return name
+
+
+@pytest.fixture
+def join(transport: Transport, topic: str) -> Iterator[Callable[..., Consumer]]:
+    """Joins a group of the topic; those who still are in it leave at the end."""
+    members: list[Consumer] = []
+
+    def join_group(group: str = "group") -> Consumer:
+        members.append(transport.consumer(topic, f"{group}.{topic}"))
+        return members[-1]
+
+    yield join_group
+    for member in members:
+        member.close()
+
+
+def send(transport: Transport, records: Sequence[Outgoing]) -> None:
+    producer = transport.producer()
+    producer.send(records)
+    producer.close()
+
+
+def numbered(topic: str, count: int, key: bytes | None = b"key") -> list[Outgoing]:
+    return [Outgoing(topic, str(number).encode(), key) for number in range(count)]
+
+
+def numbered_keys(topic: str, count: int) -> list[Outgoing]:
+    """Records that fall on all partitions."""
+    return [Outgoing(topic, str(number).encode(), str(number).encode()) for number in range(count)]
+
+
+def read(consumer: Consumer, count: int) -> list[Record]:
+    return read_together(count, consumer)
+
+
+def read_together(count: int, *members: Consumer) -> list[Record]:
+    records: list[Record] = []
+    deadline = time.monotonic() + SECONDS
+    while len(records) < count and time.monotonic() < deadline:
+        for member in members:
+            records += member.poll(0.1 / len(members))
+    return records
+
+
+def has_place(member: Consumer) -> bool:
+    """Whether the group has given the member its share; the embedded log shares nothing out."""
+    return isinstance(member, EmbeddedConsumer) or bool(member._client.assignment())  # type: ignore[attr-defined]
+
+
+def settle(*members: Consumer) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not all(has_place(member) for member in members):
+        assert time.monotonic() < deadline
+        for member in members:
+            assert member.poll(0.1) == []
+
+
+def values(records: Sequence[Record]) -> list[int]:
+    return [int(record.value) for record in records]
+
+
+def test_records_of_one_key_are_read_in_the_order_they_were_sent(
+    transport: Transport, topic: str, join: Callable[..., Consumer]
+) -> None:
+    send(transport, numbered(topic, 20))
+    send(transport, [Outgoing(topic, b"20", b"key")])
+    records = read(join(), 21)
+    assert values(records) == list(range(21))
+    assert {record.partition for record in records} == {records[0].partition}
+    assert [record.offset for record in records] == list(range(21))
+
+
+def test_what_was_read_and_not_committed_comes_again(
+    transport: Transport, topic: str, join: Callable[..., Consumer]
+) -> None:
+    send(transport, numbered(topic, 5))
+    first = join()
+    assert values(read(first, 3)) == [0, 1, 2]
+    first.close()
+    assert values(read(join(), 5)) == [0, 1, 2, 3, 4]
+
+
+def test_the_next_member_goes_on_after_what_was_committed(
+    transport: Transport, topic: str, join: Callable[..., Consumer]
+) -> None:
+    send(transport, numbered(topic, 5))
+    first = join()
+    for record in read(first, 3):
+        first.commit(record)
+    first.close()
+    assert values(read(join(), 2)) == [3, 4]
+
+
+def test_a_new_transport_finds_what_an_earlier_one_left(
+    settings: Settings, transport: Transport, topic: str, join: Callable[..., Consumer]
+) -> None:
+    send(transport, numbered(topic, 2))
+    first = join()
+    first.commit(read(first, 1)[0])
+    first.close()
+    again = open_transport(settings)
+    again.create_topics([topic])  # as every start does
+    successor = again.consumer(topic, f"group.{topic}")
+    assert values(read(successor, 1)) == [1]
+    successor.close()
+
+
+def test_each_group_reads_everything(transport: Transport, topic: str, join: Callable[..., Consumer]) -> None:
+    send(transport, numbered(topic, 3))
+    one = join("one")
+    for record in read(one, 3):
+        one.commit(record)
+    assert values(read(join("other"), 3)) == [0, 1, 2]
+
+
+def test_two_members_share_a_topic_and_none_gets_what_the_other_got(
+    transport: Transport, topic: str, join: Callable[..., Consumer]
+) -> None:
+    members = join(), join()
+    settle(*members)
+    send(transport, numbered_keys(topic, 60))
+    assert sorted(values(read_together(60, *members))) == list(range(60))
+    assert [member.poll(0.5) for member in members] == [[], []]
+
+
+def test_when_a_member_leaves_the_other_goes_on(
+    transport: Transport, topic: str, join: Callable[..., Consumer]
+) -> None:
+    one, other = join(), join()
+    settle(one, other)
+    one.close()
+    send(transport, numbered_keys(topic, 20))
+    assert sorted(values(read(other, 20))) == list(range(20))
+
+
+def test_a_paused_member_gets_nothing_and_keeps_its_place(
+    transport: Transport, topic: str, join: Callable[..., Consumer]
+) -> None:
+    send(transport, numbered(topic, 3))
+    member = join()
+    (record,) = read(member, 1)
+    member.pause()
+    assert [member.poll(0.1) for _ in range(10)] == [[]] * 10
+    member.commit(record)
+    member.resume()
+    assert values(read(member, 2)) == [1, 2]
+
+
+def test_a_paused_member_gets_nothing_when_another_joins(
+    transport: Transport, topic: str, join: Callable[..., Consumer]
+) -> None:
+    send(transport, numbered_keys(topic, 60))
+    member = join()
+    seen = read(member, 1)
+    member.pause()
+    newcomer = join()
+    deadline = time.monotonic() + SECONDS
+    while not has_place(newcomer):
+        assert time.monotonic() < deadline
+        assert member.poll(0.1) == []
+        seen += newcomer.poll(0.1)
+    member.resume()
+    seen += read_together(60 - len(seen), member, newcomer)
+    assert sorted(values(seen)) == list(range(60))
+
+
+def test_lag_counts_what_is_still_to_be_read(transport: Transport, topic: str, join: Callable[..., Consumer]) -> None:
+    send(transport, numbered(topic, 5))
+    member = join()
+    read(member, 2)
+    assert member.lag() == 3
+    read(member, 3)
+    assert member.lag() == 0
+
+
+@pytest.mark.parametrize("value", [ALL_BYTES, b"", b"\xff\xfe", b'{"text": "\xc3\xa9"}'])
+@pytest.mark.parametrize("key", [None, b"", ALL_BYTES])
+def test_bytes_pass_unchanged(
+    transport: Transport, topic: str, join: Callable[..., Consumer], value: bytes, key: bytes | None
+) -> None:
+    before = time.time()
+    headers = {"content-type": b"application/json", "all": ALL_BYTES, "empty": b"", "é": b"name"}
+    send(transport, [Outgoing(topic, value, key, headers)])
+    (record,) = read(join(), 1)
+    assert (record.value, record.key, dict(record.headers)) == (value, key, headers)
+    assert before - 1 <= record.timestamp <= time.time() + 1
+
+
+def test_a_record_of_five_megabytes_passes(transport: Transport, topic: str, join: Callable[..., Consumer]) -> None:
+    value = ALL_BYTES * (5 * 2**20 // 256)
+    send(transport, [Outgoing(topic, value), Outgoing(topic, b"after it", b"key")])
+    assert {record.value for record in read(join(), 2)} == {value, b"after it"}
+
+
+def test_topics_can_be_created_again_without_losing_records(
+    transport: Transport, topic: str, join: Callable[..., Consumer]
+) -> None:
+    send(transport, numbered(topic, 1))
+    transport.create_topics([topic, f"{topic}.more"])
+    assert values(read(join(), 1)) == [0]
+
+
+def test_nothing_is_connected_before_it_is_used(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    open_transport(Settings(home=tmp_path / "run", kafka=KafkaSettings(bootstrap=f"127.0.0.1:{port}")))
+    open_transport(Settings(home=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_send_that_nobody_acknowledges_is_an_error(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    transport = open_transport(Settings(home=tmp_path, kafka=KafkaSettings(bootstrap=f"127.0.0.1:{port}")))
+    with pytest.raises(TransportError, match=f"Kafka at 127.0.0.1:{port}"):
+        transport.producer().send([Outgoing("topic", b"value")])
+    gc.collect()  # kafka-python doesn't close the sockets of a client that couldn't start
+
+
+@pytest.mark.kafka
+def test_a_send_to_a_topic_that_does_not_exist_is_an_error(kafka_address: str, tmp_path: Path) -> None:
+    transport = open_transport(Settings(home=tmp_path, kafka=KafkaSettings(bootstrap=kafka_address)))
+    producer = transport.producer()
+    with pytest.raises(TransportError, match="didn't acknowledge"):
+        producer.send([Outgoing(f"missing.{uuid.uuid4().hex}", b"value")])
+    producer.close()
