@@ -130,11 +130,16 @@ def train(task: str, model_folder: Path, out: Path, epochs: int) -> None:
         if step % 10 == 0:
             print(f"{task}: step {step}/{steps}, loss {loss.item():.3f}", flush=True)
     model.save_pretrained(out)
-    _halve(out / "adapter_model.safetensors")
+    _tidy(out, model_folder.name)
 
 
-def _halve(file: Path) -> None:
-    save_file({name: tensor.bfloat16() for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+def _tidy(out: Path, base: str) -> None:
+    """Half the size, no path of this machine, no generated card: `adapters/README.md` is the card of all."""
+    weights, config = out / "adapter_model.safetensors", out / "adapter_config.json"
+    save_file({name: tensor.bfloat16() for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
+    fields = json.loads(config.read_text(encoding="utf-8")) | {"base_model_name_or_path": base}
+    config.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+    (out / "README.md").unlink(missing_ok=True)
 
 
 def main() -> None:
