@@ -9,10 +9,11 @@ from sqlalchemy.orm import Session
 from gate import registry
 from gate.registry import Refused
 from gate.verdict import Judgement
+from lmt2 import telemetry
 from lmt2.errors import StorageError
 from lmt2.events import UpdateRequest
-from lmt2.ledger import DecisionRow, DocumentRow, PromotionRow, UpdateRow, VersionRow, desired_version
-from memory.versions import Manifest, untouched
+from lmt2.ledger import DecisionRow, DocumentRow, PromotionRow, UpdateRow, VersionRow
+from memory.versions import Manifest
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ def carry_out(session: Session, ruling: Ruling) -> bool:
     judgement, name = ruling.judgement, ruling.examined.id
     if session.get(DecisionRow, ruling.candidate) is not None:
         return False
-    # 1. Rows that others point at: the untouched base, to which a rollback may lead, and a rebased version.
-    registry.add(session, untouched(ruling.examined.base), None, "accepted")
+    # 1. A rebased version's own row, which the decision points at.
     _rebase(session, ruling)
     # 2. The decision. Its key makes a second writer fail; and the write takes SQLite's lock, so that from here
     #    on nobody else promotes or rolls back. Postgres needs a row to lock: that of the present version.
@@ -53,7 +53,7 @@ def carry_out(session: Session, ruling: Ruling) -> bool:
     session.get(VersionRow, str(ruling.examined.parent), with_for_update=True)
     # 3. Under the lock, once more: is the parent still what is served? If not, promoting would undo a rollback,
     #    or drop the other version's documents.
-    if registry.present(session, ruling.examined.base).id != ruling.examined.parent:
+    if registry.present(session).id != ruling.examined.parent:
         raise StorageError(f"another version was promoted while {name} was decided: its record will be read again")
     # 4. States.
     registry.settle(registry.version(session, name), judgement.verdict)
@@ -75,17 +75,14 @@ def rollback(session: Session, name: str | None = None) -> PromotionRow:
         Refused: it was not accepted, is served already, or there is none before the present one.
     """
     # 1. Where from and where to.
-    current = desired_version(session)
-    if current is None:
-        raise Refused("nothing was promoted yet: the base model is served")
-    before = registry.version(session, current)
+    before = registry.present(session)
     wanted = name or before.parent
     if wanted is None:
-        raise Refused(f"there is no version before {current}")
+        raise Refused(f"there is no version before {before.id}")
     target = registry.version(session, wanted)
     if target.state != "accepted":
         raise Refused(f"version {wanted} is {target.state}: only accepted versions can be served")
-    if wanted == current:
+    if wanted == before.id:
         raise Refused(f"version {wanted} is the one that should be served already")
     # 2. Desired state; the write takes the lock.
     row = PromotionRow(version_id=wanted, cause="rollback", decision=None)
@@ -93,7 +90,7 @@ def rollback(session: Session, name: str | None = None) -> PromotionRow:
     session.flush()
     # 3. Documents.
     known, knew = _documents(registry.manifest_of(target)), _documents(registry.manifest_of(before))
-    _set_state(session, knew - known, "rejected", f"rolled back from {current} to {wanted}")
+    _set_state(session, knew - known, "rejected", f"rolled back from {before.id} to {wanted}")
     _set_state(session, known - knew, "learnt", f"brought back with {wanted}")
     return row
 
@@ -124,12 +121,15 @@ def _settle_documents(session: Session, ruling: Ruling) -> None:
     """
     judgement = ruling.judgement
     own = {document.id for document in ruling.request.documents}
+    query = select(DocumentRow.id).where(DocumentRow.id.in_(own), DocumentRow.state == "requested")
+    waiting = set(session.scalars(query))
     if judgement.verdict == "accept":
         _set_state(session, own, "learnt", "")
+        telemetry.documents_total.labels("learnt").inc(len(waiting))
         return
     prefix = "inconclusive: " if judgement.verdict == "inconclusive" else ""
-    waiting = session.scalars(select(DocumentRow.id).where(DocumentRow.id.in_(own), DocumentRow.state == "requested"))
-    _set_state(session, set(waiting), "rejected", f"{prefix}{judgement.reason}: {judgement.detail}")
+    _set_state(session, waiting, "rejected", f"{prefix}{judgement.reason}: {judgement.detail}")
+    telemetry.documents_total.labels("rejected").inc(len(waiting))
 
 
 def _documents(manifest: Manifest) -> set[str]:

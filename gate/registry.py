@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from lmt2.errors import LMT2Error
 from lmt2.events import Verdict
 from lmt2.ledger import DecisionRow, DocumentRow, UpdateRow, VersionRow, desired_version
-from memory.versions import Manifest, untouched
+from memory.versions import Manifest
 
 STATE_AFTER: Mapping[Verdict, str] = {"accept": "accepted", "reject": "rejected", "inconclusive": "inconclusive"}
 
@@ -39,10 +39,12 @@ def manifest_of(row: VersionRow) -> Manifest:
     return Manifest.model_validate(row.manifest)
 
 
-def present(session: Session, base: str) -> Manifest:
-    """The version that should be served; the untouched base before the first promotion."""
+def present(session: Session) -> VersionRow:
+    """The version that should be served; raises Refused before there is one."""
     name = desired_version(session)
-    return untouched(base) if name is None else manifest_of(version(session, name))
+    if name is None:
+        raise Refused("nothing was promoted yet, not even the base model: start `lmt2 up` or a stage once")
+    return version(session, name)
 
 
 def add(session: Session, manifest: Manifest, update: str | None, state: str) -> VersionRow:
@@ -80,7 +82,7 @@ def pinned_best(session: Session, present: str, measured: Mapping[str, float], f
     """
     best, height = present, measured[present]
     for row in lineage(session, present):
-        share = measured.get(row.id, _general_share(session.get(DecisionRow, row.id), fingerprint))
+        share = measured[row.id] if row.id in measured else _recorded(session, row.id, fingerprint)
         if share > height:
             best, height = row.id, share
     return best
@@ -119,7 +121,9 @@ def explain(session: Session, name: str) -> dict[str, Any]:
     }
 
 
-def _general_share(decision: DecisionRow | None, fingerprint: str) -> float:
+def _recorded(session: Session, name: str, fingerprint: str) -> float:
+    """The share of general questions that a version had right when it was decided; 0 if others were asked."""
+    decision = session.get(DecisionRow, name)
     if decision is None or decision.report.get("fingerprint") != fingerprint:
         return 0.0
     scores = decision.report["scores"]

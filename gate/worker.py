@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from lmt2.data import GeneralQuestion
 from sqlalchemy.orm import Session
 
 from gate import evidence, registry
@@ -17,6 +16,7 @@ from gate.verdict import Evidence, figures, judge
 from lmt2 import telemetry
 from lmt2.artifacts import ArtifactStore
 from lmt2.config import Settings
+from lmt2.data import GeneralQuestion
 from lmt2.errors import EventError
 from lmt2.events import CANDIDATES, DECISIONS, Candidate, Decision, UpdateRequest, decode, encode
 from lmt2.ledger import DecisionRow, Ledger, UpdateRow, VersionRow
@@ -80,14 +80,14 @@ class GateWorker:
             if session.get(DecisionRow, row.id) is not None:
                 return None
             request = UpdateRequest.model_validate(update.payload)
-            present = registry.present(session, self._base.base)
+            present = registry.manifest_of(registry.present(session))
             examined = rebased(registry.manifest_of(row), request, present)
             anchors = choose(session, request, present, self._general, self._settings)
             return Plan(candidate, request, present, examined, anchors)
 
     def _is_current(self, plan: Plan) -> bool:
         with self._ledger.begin() as session:
-            return registry.present(session, self._base.base).id == plan.present.id
+            return registry.present(session).id == plan.present.id
 
     def _rule(self, plan: Plan) -> Ruling:
         found: Evidence | None = None
@@ -108,7 +108,7 @@ class GateWorker:
         measured = {m.id: fmean(hits(m, plan.anchors.general)) for m in (plan.present, self._base)}
         with self._ledger.begin() as session:
             name = registry.pinned_best(session, plan.present.id, measured, plan.anchors.fingerprint)
-            return self._base if name == self._base.id else registry.manifest_of(registry.version(session, name))
+            return registry.manifest_of(registry.version(session, name))
 
     def _outcome(self, plan: Plan, ruling: Ruling) -> Outcome:
         judgement, scores = ruling.judgement, ruling.report["scores"]

@@ -1,0 +1,226 @@
+"""The gate at work on a tiny model: it finds what a shard really does, whatever the learner says of it.
+
+The right answer to a general question is here what the base says, and the right answer to a probe what a version
+with the honest shard says: then base and shard are as good as they can be, and every change is a loss.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from gate.examination import ANSWERS
+from gate.promotion import rollback
+from gate.worker import GateWorker
+from lmt2.artifacts import ArtifactStore
+from lmt2.config import Settings
+from lmt2.data import GeneralQuestion
+from lmt2.errors import EventError
+from lmt2.events import Decision, decode
+from lmt2.ledger import DecisionRow, DocumentRow, Ledger, PromotionRow, VersionRow, desired_version
+from lmt2.models.local import LocalModel
+from lmt2.scoring import hit
+from lmt2.stage import Outcome
+from lmt2.study.prompts import user
+from lmt2.transport.base import Record
+from memory.shards import Shard
+from memory.versioned import base_fingerprint
+from memory.versions import Manifest, untouched
+from tests.support.gate import candidate, new_ledger, probe, record, request
+from tests.support.tiny import WordEncoder, tiny_model, tiny_shard, tiny_version
+
+ENCODER = WordEncoder()
+COMMON = [f"colour planet river number {n} of the world" for n in range(70)]
+PROBES = {name: [f"who keeps {name} lamp {n}" for n in range(12)] for name in ("harbour", "mill")}
+
+
+@pytest.fixture(scope="module")
+def model(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
+    return LocalModel(tiny_model(tmp_path_factory.mktemp("tiny")), dtype="float32")
+
+
+@dataclass
+class World:
+    """A gate with its ledger and store, and a learner's hands."""
+
+    ledger: Ledger
+    store: ArtifactStore
+    model: LocalModel
+    gate: GateWorker
+    base: Manifest
+
+    def offer(self, name: str, parent: Manifest, shard: Shard, rebuilds: Sequence[str] = ()) -> tuple[Manifest, Record]:
+        """A document, its update, and a candidate that carries a shard for it and for those that it rebuilds."""
+        probes = [
+            probe(question, answer, f"doc-{known}")
+            for known in (*rebuilds, name)
+            for question, answer in said(self.model, self.store, honest(known), PROBES[known]).items()
+        ]
+        gone = [f"doc-{known}" for known in rebuilds]
+        with self.ledger.begin() as session:
+            asked = request(session, f"u-{name}", [*gone, f"doc-{name}"], probes, gone)
+            manifest = candidate(session, parent, asked, self.store.put(shard.tensors(), {}))
+        return manifest, record(manifest, asked.id)
+
+    def decide(self, told: Record) -> Decision:
+        """The gate's decision on a record, made durable."""
+        outcome = self.gate.work(told)
+        self.apply(outcome)
+        return decode(outcome.records[0].value, Decision)[0]
+
+    def apply(self, outcome: Outcome) -> None:
+        with self.ledger.begin() as session:
+            outcome.effect(session)
+
+    def served(self) -> str | None:
+        with self.ledger.begin() as session:
+            return desired_version(session)
+
+    def document(self, name: str) -> tuple[str, str]:
+        with self.ledger.begin() as session:
+            row = session.get(DocumentRow, f"doc-{name}")
+            assert row is not None
+            return row.state, row.reason
+
+
+@pytest.fixture(scope="module")
+def common(model: LocalModel) -> list[GeneralQuestion]:
+    answers = model.generate([[user(question)] for question in COMMON], ANSWERS)
+    found = [GeneralQuestion(q, (a,), "general") for q, a in zip(COMMON, answers, strict=True) if hit(a, (a,))]
+    assert len(found) >= 60
+    return found
+
+
+@pytest.fixture
+def world(model: LocalModel, common: list[GeneralQuestion], tmp_path: Path) -> Iterator[World]:
+    store, base = ArtifactStore(str(tmp_path / "artifacts")), untouched(base_fingerprint(model.folder))
+    ledger = new_ledger(tmp_path, base)
+    gate = GateWorker(Settings(home=tmp_path), ledger, store, model, ENCODER, common)
+    yield World(ledger, store, model, gate, base)
+    ledger.close()
+
+
+def honest(name: str) -> Shard:
+    """A shard that changes the answers to its own probes and is asked for nothing else."""
+    return tiny_shard(ENCODER(PROBES[name]), seed=len(name), scale=1.0)
+
+
+def greedy(name: str) -> Shard:
+    """The same with keys that catch general questions, too."""
+    return tiny_shard(ENCODER([*PROBES[name], *COMMON]), seed=len(name), scale=1.0)
+
+
+def idle(name: str) -> Shard:
+    """A shard that adds nothing."""
+    return tiny_shard(ENCODER(PROBES[name]), scale=0.0)
+
+
+def said(model: LocalModel, store: ArtifactStore, shard: Shard, questions: Sequence[str]) -> dict[str, str]:
+    version = tiny_version(model, store, [shard])
+    return dict(zip(questions, version.generate([[user(q)] for q in questions], ANSWERS), strict=True))
+
+
+def test_an_honest_shard_is_promoted(world: World) -> None:
+    manifest, told = world.offer("harbour", world.base, honest("harbour"))
+    decision = world.decide(told)
+    assert (decision.verdict, decision.reason, decision.version) == ("accept", "accepted", manifest.id)
+    assert decision.scores["probes_after"] == 12
+    assert decision.scores["committee"] == 1.0
+    assert world.served() == manifest.id
+    assert world.document("harbour") == ("learnt", "")
+
+
+def test_a_shard_that_teaches_nothing_is_rejected(world: World) -> None:
+    _, told = world.offer("harbour", world.base, idle("harbour"))
+    assert world.decide(told).reason == "learnt-too-little"
+    assert world.served() == world.base.id
+    assert world.document("harbour")[0] == "rejected"
+
+
+def test_a_shard_that_catches_general_questions_is_rejected(world: World) -> None:
+    manifest, told = world.offer("harbour", world.base, greedy("harbour"))
+    decision = world.decide(told)
+    assert (decision.verdict, decision.reason) == ("reject", "harms-general")
+    assert decision.scores["probes_after"] == 12  # it did learn
+    assert decision.scores["committee"] < 0.6
+    assert world.served() == world.base.id
+    with world.ledger.begin() as session:
+        row = session.get(DecisionRow, manifest.id)
+        assert row is not None
+        assert {lost["question"] for lost in row.report["lost"]} <= set(COMMON)
+
+
+def test_a_rebuilt_shard_that_forgot_is_rejected(world: World) -> None:
+    """An update that replaces the shard of an earlier document must still know what the request says holds."""
+    first, told = world.offer("harbour", world.base, honest("harbour"))
+    world.decide(told)
+    both = [*PROBES["mill"], *PROBES["harbour"]]
+    forgetful = tiny_shard(ENCODER(both), seed=len("mill"), scale=1.0)
+    rebuilt, told = world.offer("mill", first, forgetful, rebuilds=["harbour"])
+    decision = world.decide(told)
+    assert len(rebuilt.shards) == 1
+    assert (decision.verdict, decision.reason) == ("reject", "forgets")
+    assert (decision.scores["probes"], decision.scores["probes_after"]) == (12, 12)
+    assert (decision.scores["retention"], decision.scores["retention_before"]) == (12, 12)
+    assert world.served() == first.id
+    assert (world.document("harbour")[0], world.document("mill")[0]) == ("learnt", "rejected")
+
+
+def test_a_damaged_shard_is_rejected(world: World) -> None:
+    broken = honest("harbour")
+    broken.a[1][0, 0] = float("nan")
+    _, told = world.offer("harbour", world.base, broken)
+    decision = world.decide(told)
+    assert (decision.verdict, decision.reason, decision.scores) == ("reject", "error", {})
+    assert world.served() == world.base.id
+
+
+def test_a_record_that_comes_again_changes_nothing(world: World) -> None:
+    _, told = world.offer("harbour", world.base, honest("harbour"))
+    first = world.gate.work(told)
+    world.apply(first)
+    world.apply(first)
+    again = world.gate.work(told)
+    world.apply(again)
+    assert again.records == ()
+    with world.ledger.begin() as session:
+        assert len(list(session.scalars(select(PromotionRow)))) == 2  # the base was the first
+
+
+def test_a_candidate_of_an_old_parent_is_rebased(world: World) -> None:
+    """Two candidates of one parent: both documents end up known."""
+    _, first = world.offer("harbour", world.base, honest("harbour"))
+    late, second = world.offer("mill", world.base, honest("mill"))
+    world.decide(first)
+    decision = world.decide(second)
+    assert decision.verdict == "accept"
+    assert decision.version != late.id
+    assert decision.scores["retention_after"] == 12
+    assert (world.document("harbour")[0], world.document("mill")[0]) == ("learnt", "learnt")
+    with world.ledger.begin() as session:
+        row = session.get(VersionRow, decision.version)
+        assert row is not None
+        assert [entry["update"] for entry in row.manifest["shards"]] == ["u-harbour", "u-mill"]
+    assert world.gate.work(second).records == ()
+
+
+def test_a_candidate_of_a_version_that_was_rolled_back_is_rebased_too(world: World) -> None:
+    first, told = world.offer("harbour", world.base, honest("harbour"))
+    world.decide(told)
+    _, late = world.offer("mill", first, honest("mill"))
+    with world.ledger.begin() as session:
+        rollback(session)
+    decision = world.decide(late)
+    assert decision.verdict == "accept"
+    assert world.document("harbour")[0] == "rejected"
+    with world.ledger.begin() as session:
+        row = session.get(VersionRow, decision.version)
+        assert row is not None
+        assert [entry["update"] for entry in row.manifest["shards"]] == ["u-mill"]
+
+
+def test_an_unknown_candidate_is_a_dead_letter(world: World) -> None:
+    with pytest.raises(EventError, match="no version"):
+        world.gate.work(record(world.base.replace((), None, 0.1), "u-none"))
