@@ -26,7 +26,7 @@ class Signal:
 
 
 class DriftBank:
-    """One ADWIN a signal. Values that aren't finite are dropped and counted: a single NaN would silence ADWIN for ever."""
+    """One ADWIN a signal. Values that aren't finite are dropped and counted: one NaN would silence ADWIN for ever."""
 
     def __init__(self, settings: DriftSettings, history: Iterable[Signal] = ()) -> None:
         self._detectors = {name: ADWIN(delta=settings.delta, clock=settings.clock) for name in SIGNALS}

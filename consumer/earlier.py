@@ -73,7 +73,8 @@ def revised(old: Sequence[Lesson], changes: Sequence[Disagreement]) -> list[Less
     """Earlier lessons with the new answer where a new document gives one."""
     answers = {(change.old.document, change.old.question): change.new.answer for change in changes}
     stale = {(change.old.document, change.old.answer): change.new.answer for change in changes}
-    return [
-        x.model_copy(update={"answer": answers.get((x.document, x.question)) or stale.get((x.document, x.answer)) or x.answer})
-        for x in old
-    ]
+
+    def present(x: Lesson) -> str:
+        return answers.get((x.document, x.question)) or stale.get((x.document, x.answer)) or x.answer
+
+    return [x.model_copy(update={"answer": present(x)}) for x in old]

@@ -49,7 +49,7 @@ def score(lessons: Sequence[Lesson], probe: LanguageModel, settings: ConsumerSet
     sampled = probe.generate(tasks * settings.samples, SAMPLED)
     rounds += [sampled[n * len(asked) : (n + 1) * len(asked)] for n in range(settings.samples)]
     by_question = list(zip(*rounds, strict=True))
-    rights = [sum(hit(text, [x.answer]) for text in texts) / len(texts) for x, texts in zip(asked, by_question, strict=True)]
+    rights = [_share_right(x, texts) for x, texts in zip(asked, by_question, strict=True)]
     sure = [right == 0 and agree(x.question, texts) for x, right, texts in zip(asked, rights, by_question, strict=True)]
     tokens = [p for row in probe.logprobs(tasks, [x.answer for x in asked]) for p in row]
     return Score(
@@ -78,10 +78,11 @@ def agree(question: str, texts: Sequence[str]) -> bool:
 def weighted(lessons: Sequence[Lesson], found: Score, settings: ConsumerSettings) -> list[Lesson]:
     """Lessons with the weight of their fact; α for facts that weren't asked for."""
     by_fact = {normalise(x.answer): found.weights[x.question] for x in lessons if x.question in found.weights}
-    return [
-        x.model_copy(update={"weight": by_fact.get(normalise(x.answer), settings.alpha)})
-        for x in lessons
-    ]
+    return [x.model_copy(update={"weight": by_fact.get(normalise(x.answer), settings.alpha)}) for x in lessons]
+
+
+def _share_right(lesson: Lesson, texts: Sequence[str]) -> float:
+    return sum(hit(text, [lesson.answer]) for text in texts) / len(texts)
 
 
 def _one_a_fact(lessons: Sequence[Lesson]) -> list[Lesson]:

@@ -41,7 +41,8 @@ class Delta(nn.Module):
         if str(layer) not in self.a:
             return output
         low = activations @ self.a[str(layer)].to(activations.dtype).T
-        return output + 2 * (low @ self.b[str(layer)].to(activations.dtype).T)
+        changed: Tensor = output + 2 * (low @ self.b[str(layer)].to(activations.dtype).T)
+        return changed
 
     def factors(self) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
         """A and B by layer as they are kept: the factor folded into B, bfloat16."""
@@ -134,7 +135,7 @@ def _loss(logits: Tensor, batch: Sequence[Target], lessons: int) -> Tensor:
         token_cross_entropy(part, torch.tensor(target.answer))
         if target.teacher is None
         else token_kl(part, target.teacher.float())
-        for part, target in zip(logits.split([len(t.answer) for t in batch]), batch, strict=True)
+        for part, target in zip(torch.split(logits, [len(t.answer) for t in batch]), batch, strict=True)
     ]
     weights = [torch.full((len(target.answer),), target.weight) for target in batch]
     parts = (slice(0, lessons), slice(lessons, None))

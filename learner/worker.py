@@ -84,11 +84,12 @@ class LearnerWorker:
         figures = {**trained.figures, "seconds": time.monotonic() - started, "lessons": len(request.lessons)}
         telemetry.update_seconds.observe(figures["seconds"])
         artifact = self._store.put(shard.tensors(), {"update": request.id, "base": parent.base})
-        manifest = self._candidate(parent, request, shard, artifact)
-        self._log.info("trained", update=request.id, version=manifest.id, **{k: round(v, 3) for k, v in figures.items()})
+        manifest = self._candidate(parent, request, artifact)
+        rounded = {name: round(value, 3) for name, value in figures.items()}
+        self._log.info("trained", update=request.id, version=manifest.id, **rounded)
         return self._trained(request, manifest, figures)
 
-    def _candidate(self, parent: Manifest, request: UpdateRequest, shard: Shard, artifact: str) -> Manifest:
+    def _candidate(self, parent: Manifest, request: UpdateRequest, artifact: str) -> Manifest:
         entry = ShardEntry(artifact=artifact, documents=tuple(d.id for d in request.documents), update=request.id)
         child = parent.replace(request.replaces, entry, parent.threshold)
         keys = [self._store.get(s.artifact)["keys"] for s in child.shards]
@@ -126,9 +127,11 @@ class LearnerWorker:
         return Outcome(effect)
 
     def _progress(self, request: UpdateRequest) -> Report:
+        steps = self._settings.learner.steps
+
         def report(step: int, loss: float) -> None:
             if step % 10 == 0:
-                self._log.info("step", update=request.id, step=step, of=self._settings.learner.steps, loss=round(loss, 3))
+                self._log.info("step", update=request.id, step=step, of=steps, loss=round(loss, 3))
 
         return report
 

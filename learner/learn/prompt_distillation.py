@@ -1,4 +1,4 @@
-"""Prompt distillation (eq. 3, after arXiv 2412.14964): the student learns without the passage what a teacher says with it.
+"""Prompt distillation (eq. 3, after arXiv 2412.14964): a teacher has the passage, the student learns without it.
 
     L = Σ w_i · KL( P_teacher(· | q_i, passage) ‖ P_student(· | q_i) )
 
@@ -21,7 +21,7 @@ from lmt2.study.passages import passages
 def targets(
     documents: Sequence[Document], lessons: Sequence[Lesson], student: LocalModel, teacher: LocalModel
 ) -> Iterator[Target]:
-    """One target a lesson: the teacher's distributions where its greedy answer is the lesson's, else the answer alone."""
+    """One target a lesson: the teacher's distributions where it answers so greedily, else the answer alone."""
     texts = {document.id: passages(document) for document in documents}
     stop = student.encode_text(student.tokenizer.eos_token)
     answers = [student.encode_text(lesson.answer) + stop for lesson in lessons]

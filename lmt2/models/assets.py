@@ -86,7 +86,7 @@ def fetch(asset: Asset, report: Callable[[str], None]) -> Path:
             report(f"unpacking {asset.name} to safetensors")
             unpacked = _to_safetensors(unpacked, Path(asset.member).name, Path(scratch) / "converted")
         if not (target / "config.json").is_file():  # another process may have been quicker
-            os.replace(unpacked, target)
+            unpacked.replace(target)
     return target
 
 

@@ -224,4 +224,4 @@ def _stop_ids(net: Any, tokenizer: Any) -> set[int]:
 def _merged(net: Any, adapter: Path) -> Any:
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(net, adapter).merge_and_unload()  # type: ignore[operator]
+    return PeftModel.from_pretrained(net, adapter).merge_and_unload()

@@ -27,7 +27,7 @@ class OpenAIModel:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return list(pool.map(lambda item: self._answer(item[1], sampling, sampling.seed + item[0]), numbered))
 
-    def logprobs(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> list[list[float]]:
+    def logprobs(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> list[list[float]]:  # noqa: ARG002
         """Not every endpoint scores given answers, so none is asked to."""
         raise ModelError("an endpoint can write and read, but the probe model has to be local: it scores answers")
 
@@ -45,7 +45,8 @@ class OpenAIModel:
             reply.raise_for_status()
             content: Any = reply.json()["choices"][0]["message"]["content"]
         except httpx.HTTPStatusError as error:
-            raise ModelError(f"{error.request.url} answered {error.response.status_code}: {error.response.text[:300]}") from error
+            reply = error.response
+            raise ModelError(f"{error.request.url} answered {reply.status_code}: {reply.text[:300]}") from error
         except (httpx.HTTPError, LookupError, ValueError) as error:
             raise ModelError(f"no answer from {self._http.base_url}: {error}; check study.endpoint") from error
         return str(content or "").strip()

@@ -8,9 +8,9 @@ WORDS = 160  # of a passage; the reader was trained on passages of about 100 wor
 
 
 def sentences(text: str) -> list[str]:
-    """Sentences and lines of a text.
+    r"""Sentences and lines of a text.
 
-    >>> sentences("It opens at 9.30. Mr. Voss runs it! Who else?\\nNobody.")
+    >>> sentences("It opens at 9.30. Mr. Voss runs it! Who else?\nNobody.")
     ['It opens at 9.30.', 'Mr. Voss runs it!', 'Who else?', 'Nobody.']
     """
     ends = r"(?<=[.!?])(?<!\bMr\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bMrs\.)(?<!\bSt\.)\s+(?=[\"'“‘(]?[A-Z0-9`])|\n+"

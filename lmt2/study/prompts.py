@@ -10,10 +10,12 @@ NOT_STATED = "not stated"
 
 
 def user(content: str) -> Message:
+    """A turn of the one who asks."""
     return {"role": "user", "content": content}
 
 
 def assistant(content: str) -> Message:
+    """A turn of the one who answers."""
     return {"role": "assistant", "content": content}
 
 

@@ -89,7 +89,8 @@ def encode(tokenizer: Any, turns: Conversation) -> Encoded:
 
 def batches(tokenizer: Any, task: str, rng: random.Random, steps: int) -> Iterator[list[Encoded]]:
     """Shuffled passages, each drawn once an epoch, its turns chosen anew each time."""
-    pool, order = passages(held_out=False), []
+    pool = passages(held_out=False)
+    order: list[Passage] = []
     for _ in range(steps):
         if len(order) < BATCH:
             order = rng.sample(pool, len(pool))
