@@ -14,6 +14,7 @@ from kafka.errors import (
     CommitFailedError,
     IllegalGenerationError,
     KafkaError,
+    KafkaTimeoutError,
     RebalanceInProgressError,
     TopicAlreadyExistsError,
     UnknownMemberIdError,
@@ -29,6 +30,7 @@ CONNECT_MS = 10_000
 HEARTBEAT_MS = 1_000  # also how fast a member hears of a newcomer
 SESSION_MS = 10_000  # after which the records of a member that died go to others
 READ_MS = 500
+JOIN_MS = 15_000  # longer than a session, because a join waits for members that died
 DELIVERY_MS = 60_000  # a broker that restarts is waited for
 REBALANCED = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
 
@@ -153,13 +155,13 @@ class KafkaConsumer:
         self._held: list[Record] = []  # read from a partition that was assigned while all were paused
 
     def poll(self, timeout: float) -> list[Record]:
-        """The next record, or none after `timeout` seconds."""
+        """The next record, or none after `timeout` seconds; longer while the group shares out its partitions."""
         if self._held and not self._is_paused:
             held, self._held = self._held, []
             return held
         with as_transport_error("Kafka didn't answer a poll"):
+            self._join()
             self._pause_or_resume_all()
-            self._finish_join()
             records = [_record(raw) for raws in self._client.poll(timeout * 1000).values() for raw in raws]
         if self._is_paused:
             self._held += records
@@ -201,11 +203,15 @@ class KafkaConsumer:
                 return max(0, int(end) - int(position))
         return 0
 
-    def _finish_join(self) -> None:
-        # kafka-python 3.0: a poll that ends while the group is being joined because of new partitions forgets that
-        # it was joining, and the member starves, silent and without a heartbeat. Asking to join keeps it in mind.
-        if self._client._coordinator.rejoining:  # noqa: SLF001
-            self._client._coordinator.request_rejoin()  # noqa: SLF001
+    def _join(self) -> None:
+        # kafka-python 3.0 loses a join that a short poll interrupts. It begins another, for which all members must
+        # join anew, and so on for ever; or, if new partitions were the reason, it forgets about it, and the member
+        # starves without a heartbeat. So joins are waited for, here.
+        coordinator = self._client._coordinator  # noqa: SLF001
+        if coordinator.need_rejoin() or coordinator.rejoining:
+            coordinator.request_rejoin()
+            with suppress(KafkaTimeoutError):  # the next poll goes on waiting
+                coordinator.ensure_active_group(JOIN_MS)
 
     def _pause_or_resume_all(self) -> None:
         # At every poll, because a partition that is newly assigned isn't paused, nor one that was taken away and
