@@ -12,7 +12,7 @@ from gate.verdict import Judgement
 from lmt2 import telemetry
 from lmt2.errors import StorageError
 from lmt2.events import UpdateRequest
-from lmt2.ledger import DecisionRow, DocumentRow, PromotionRow, UpdateRow, VersionRow
+from lmt2.ledger import DecisionRow, DocumentRow, PromotionRow, UpdateRow
 from memory.versions import Manifest
 
 
@@ -41,25 +41,23 @@ def carry_out(session: Session, ruling: Ruling) -> bool:
         StorageError: another version was promoted since the examination; read the record again.
     """
     judgement, name = ruling.judgement, ruling.examined.id
+    # 1. From here on nobody else promotes or rolls back.
+    present = registry.lock_present(session)
+    # 2. Decided before? Then the effect is there, and what is served may have moved on since.
     if session.get(DecisionRow, ruling.candidate) is not None:
         return False
-    # 1. A rebased version's own row, which the decision points at.
+    # 3. Is the parent still what is served? If not, promoting would undo a rollback, or drop another's documents.
+    if present.id != ruling.examined.parent:
+        raise StorageError(f"another version was promoted while {name} was decided: its record will be read again")
+    # 4. The decision; where the version was rebased, first the row that it points at.
     _rebase(session, ruling)
-    # 2. The decision. Its key makes a second writer fail; and the write takes SQLite's lock, so that from here
-    #    on nobody else promotes or rolls back. Postgres needs a row to lock: that of the present version.
     report = {**ruling.report, "detail": judgement.detail}
     session.add(DecisionRow(version_id=name, verdict=judgement.verdict, reason=judgement.reason, report=report))
-    session.flush()
-    session.get(VersionRow, str(ruling.examined.parent), with_for_update=True)
-    # 3. Under the lock, once more: is the parent still what is served? If not, promoting would undo a rollback,
-    #    or drop the other version's documents.
-    if registry.present(session).id != ruling.examined.parent:
-        raise StorageError(f"another version was promoted while {name} was decided: its record will be read again")
-    # 4. States.
+    # 5. States.
     registry.settle(registry.version(session, name), judgement.verdict)
     _settle_update(session, ruling.request.id)
     _settle_documents(session, ruling)
-    # 5. Desired state, last: replicas act on it as soon as the transaction is committed.
+    # 6. Desired state, last: replicas act on it as soon as the transaction is committed.
     if judgement.verdict == "accept":
         session.add(PromotionRow(version_id=name, cause="promotion", decision=name))
     return True
@@ -75,7 +73,7 @@ def rollback(session: Session, name: str | None = None) -> PromotionRow:
         Refused: it was not accepted, is served already, or there is none before the present one.
     """
     # 1. Where from and where to.
-    before = registry.present(session)
+    before = registry.lock_present(session)
     wanted = name or before.parent
     if wanted is None:
         raise Refused(f"there is no version before {before.id}")
@@ -84,7 +82,7 @@ def rollback(session: Session, name: str | None = None) -> PromotionRow:
         raise Refused(f"version {wanted} is {target.state}: only accepted versions can be served")
     if wanted == before.id:
         raise Refused(f"version {wanted} is the one that should be served already")
-    # 2. Desired state; the write takes the lock.
+    # 2. Desired state.
     row = PromotionRow(version_id=wanted, cause="rollback", decision=None)
     session.add(row)
     session.flush()

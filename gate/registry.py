@@ -7,7 +7,7 @@ of those three. What is served is not a state of a version but the newest promot
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from lmt2.errors import LMT2Error
@@ -47,12 +47,23 @@ def present(session: Session) -> VersionRow:
     return version(session, name)
 
 
-def add(session: Session, manifest: Manifest, update: str | None, state: str) -> VersionRow:
+def lock_present(session: Session) -> VersionRow:
+    """The same, held until the transaction ends, so that nobody else replaces it meanwhile.
+
+    An update that changes nothing locks the row in Postgres and the whole database in SQLite; it may have had to
+    wait for somebody else's promotion, so the question is asked once more.
+    """
+    row = present(session)
+    session.execute(update(VersionRow).where(VersionRow.id == row.id).values(state=row.state))
+    return present(session)
+
+
+def add(session: Session, manifest: Manifest, update_id: str | None, state: str) -> VersionRow:
     """A version's row, made if it isn't there."""
     row = session.get(VersionRow, manifest.id)
     if row is None:
         content = manifest.model_dump(mode="json")
-        row = VersionRow(id=manifest.id, parent=manifest.parent, update_id=update, state=state, manifest=content)
+        row = VersionRow(id=manifest.id, parent=manifest.parent, update_id=update_id, state=state, manifest=content)
         session.add(row)
         session.flush()
     return row

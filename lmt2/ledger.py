@@ -251,7 +251,7 @@ def is_paused(session: Session) -> bool:
 def count_by_state(session: Session) -> dict[str, int]:
     """Documents by state."""
     rows = session.execute(select(DocumentRow.state, func.count()).group_by(DocumentRow.state))
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def _engine(url: str) -> Engine:

@@ -1,6 +1,8 @@
 """What verdicts and rollbacks leave in the ledger, also when they come twice or at the wrong moment."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,27 @@ def test_a_version_examined_on_an_old_parent_is_not_promoted(ledger: Ledger) -> 
     assert served(ledger) == one.id
     assert states(ledger) == {"doc-late": "requested", "doc-one": "learnt"}
     assert count(ledger, DecisionRow) == 1
+
+
+def test_of_two_at_the_same_moment_one_wins_and_the_other_is_told(ledger: Ledger) -> None:
+    with ledger.begin() as session:
+        asked = [request(session, f"u-{name}", [f"doc-{name}"]) for name in ("left", "right")]
+        made = [candidate(session, BASE, update, update.id) for update in asked]
+    at_once = threading.Barrier(2)
+
+    def decide(number: int) -> bool:
+        at_once.wait()
+        try:
+            with ledger.begin() as session:
+                return carry_out(session, ruling(made[number], asked[number], "accept"))
+        except StorageError:
+            return False
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(decide, range(2)))
+    assert sorted(outcomes) == [False, True]
+    assert served(ledger) == made[outcomes.index(True)].id
+    assert sorted(states(ledger).values()) == ["learnt", "requested"]
 
 
 def test_a_rebased_version_takes_over_the_update(ledger: Ledger) -> None:

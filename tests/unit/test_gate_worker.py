@@ -20,13 +20,14 @@ from lmt2.data import GeneralQuestion
 from lmt2.errors import EventError
 from lmt2.events import Decision, decode
 from lmt2.ledger import DecisionRow, DocumentRow, Ledger, PromotionRow, VersionRow, desired_version
+from lmt2.models.base import Conversation, Sampling
 from lmt2.models.local import LocalModel
 from lmt2.scoring import hit
 from lmt2.stage import Outcome
 from lmt2.study.prompts import user
 from lmt2.transport.base import Record
 from memory.shards import Shard
-from memory.versioned import base_fingerprint
+from memory.versioned import base_fingerprint, question_of
 from memory.versions import Manifest, untouched
 from tests.support.gate import candidate, new_ledger, probe, record, request
 from tests.support.tiny import WordEncoder, tiny_model, tiny_shard, tiny_version
@@ -36,9 +37,21 @@ COMMON = [f"colour planet river number {n} of the world" for n in range(70)]
 PROBES = {name: [f"who keeps {name} lamp {n}" for n in range(12)] for name in ("harbour", "mill")}
 
 
+class Recording(LocalModel):
+    """Remembers what it was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, dtype="float32")
+        self.asked: list[str] = []
+
+    def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[str]:
+        self.asked += [question_of(conversation) for conversation in conversations]
+        return super().generate(conversations, sampling)
+
+
 @pytest.fixture(scope="module")
-def model(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
-    return LocalModel(tiny_model(tmp_path_factory.mktemp("tiny")), dtype="float32")
+def model(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    return Recording(tiny_model(tmp_path_factory.mktemp("tiny")))
 
 
 @dataclass
@@ -47,7 +60,7 @@ class World:
 
     ledger: Ledger
     store: ArtifactStore
-    model: LocalModel
+    model: Recording
     gate: GateWorker
     base: Manifest
 
@@ -86,7 +99,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def common(model: LocalModel) -> list[GeneralQuestion]:
+def common(model: Recording) -> list[GeneralQuestion]:
     answers = model.generate([[user(question)] for question in COMMON], ANSWERS)
     found = [GeneralQuestion(q, (a,), "general") for q, a in zip(COMMON, answers, strict=True) if hit(a, (a,))]
     assert len(found) >= 60
@@ -94,7 +107,7 @@ def common(model: LocalModel) -> list[GeneralQuestion]:
 
 
 @pytest.fixture
-def world(model: LocalModel, common: list[GeneralQuestion], tmp_path: Path) -> Iterator[World]:
+def world(model: Recording, common: list[GeneralQuestion], tmp_path: Path) -> Iterator[World]:
     store, base = ArtifactStore(str(tmp_path / "artifacts")), untouched(base_fingerprint(model.folder))
     ledger = new_ledger(tmp_path, base)
     gate = GateWorker(Settings(home=tmp_path), ledger, store, model, ENCODER, common)
@@ -117,7 +130,7 @@ def idle(name: str) -> Shard:
     return tiny_shard(ENCODER(PROBES[name]), scale=0.0)
 
 
-def said(model: LocalModel, store: ArtifactStore, shard: Shard, questions: Sequence[str]) -> dict[str, str]:
+def said(model: Recording, store: ArtifactStore, shard: Shard, questions: Sequence[str]) -> dict[str, str]:
     version = tiny_version(model, store, [shard])
     return dict(zip(questions, version.generate([[user(q)] for q in questions], ANSWERS), strict=True))
 
@@ -204,6 +217,15 @@ def test_a_candidate_of_an_old_parent_is_rebased(world: World) -> None:
         assert row is not None
         assert [entry["update"] for entry in row.manifest["shards"]] == ["u-harbour", "u-mill"]
     assert world.gate.work(second).records == ()
+
+
+def test_a_question_whose_route_did_not_change_is_not_generated_again(world: World) -> None:
+    first, told = world.offer("harbour", world.base, honest("harbour"))
+    world.decide(told)
+    _, told = world.offer("mill", first, honest("mill"))
+    world.model.asked.clear()
+    world.decide(told)
+    assert set(world.model.asked) == set(PROBES["mill"])
 
 
 def test_a_candidate_of_a_version_that_was_rolled_back_is_rebased_too(world: World) -> None:
