@@ -12,24 +12,26 @@ at the next start, and the record, read again, finds its effect in the ledger. R
 """
 
 import threading
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from lmt2 import ledger as rows
 from lmt2 import telemetry
-from lmt2.errors import EventError, StorageError, TransportError
+from lmt2.errors import EventError, ModelMissing, StorageError, TransportError
 from lmt2.events import DEAD_LETTERS
 from lmt2.ledger import Ledger
 from lmt2.transport.base import Consumer, Outgoing, Producer, Record, Transport
 
 POLL_SECONDS = 0.2
 ATTEMPTS = 3
+NOT_THE_RECORDS_FAULT = (StorageError, TransportError, ModelMissing)  # stop, and read it again after a restart
+
+T = TypeVar("T")
 
 
 def nothing(_: Session) -> None:
@@ -59,11 +61,24 @@ class Worker(Protocol):
         ...
 
 
-class Stage:
-    """Runs a worker on a topic until told to stop."""
+def never(_: Session) -> bool:
+    """The answer of a stage that nobody can hold."""
+    return False
 
-    def __init__(self, worker: Worker, transport: Transport, ledger: Ledger, group_prefix: str = "lmt2") -> None:
+
+class Stage:
+    """Runs a worker on a topic until told to stop. While `is_on_hold` says so it begins no record."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        transport: Transport,
+        ledger: Ledger,
+        group_prefix: str = "lmt2",
+        is_on_hold: Callable[[Session], bool] = never,
+    ) -> None:
         self.worker = worker
+        self._is_on_hold = is_on_hold
         self._transport = transport
         self._ledger = ledger
         self._group = f"{group_prefix}.{worker.name}"
@@ -82,6 +97,7 @@ class Stage:
             try:
                 self._send_owed(producer)
                 while not self._stop.is_set():
+                    self._hold_or_go_on(consumer)
                     for record in consumer.poll(POLL_SECONDS):
                         if self._stop.is_set():
                             break
@@ -91,42 +107,51 @@ class Stage:
                 consumer.close()
                 producer.close()
 
-    def _process(self, record: Record, hands: ThreadPoolExecutor, consumer: Consumer, producer: Producer) -> None:
-        outcome = self._wait(hands.submit(self._attempt, record), consumer)
+    def _hold_or_go_on(self, consumer: Consumer) -> None:
         with self._ledger.begin() as session:
-            outcome.effect(session)
-            rows.owe(session, self.worker.name, outcome.records)
+            is_on_hold = self._is_on_hold(session)
+        if is_on_hold:
+            consumer.pause()
+        else:
+            consumer.resume()
+
+    def _process(self, record: Record, hands: ThreadPoolExecutor, consumer: Consumer, producer: Producer) -> None:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                self._keep(self._wait(hands.submit(self.worker.work, record), consumer))
+                break
+            except NOT_THE_RECORDS_FAULT:
+                raise
+            except Exception as error:  # noqa: BLE001 (a record must not stop the stream)
+                if attempt == ATTEMPTS or isinstance(error, EventError):
+                    self._keep(self._dead_letter(record, error, attempt))
+                    break
+                # An effect may also have lost a race against another member: working again finds it in the ledger.
+                self._log.warning("work failed", place=record.place, attempt=attempt, exc_info=error)
+                self._wait(hands.submit(self._stop.wait, attempt), consumer)
         self._send_owed(producer)
         consumer.commit(record)
 
-    def _wait(self, work: "Future[Outcome]", consumer: Consumer) -> Outcome:
-        """Keep the group membership alive while the work goes on."""
-        consumer.pause()
-        try:
-            while not work.done():
-                consumer.poll(POLL_SECONDS)
-        finally:
-            consumer.resume()
+    def _wait(self, work: "Future[T]", consumer: Consumer) -> T:
+        """The result of the work; if that takes long, the group membership is kept alive meanwhile."""
+        if not wait([work], POLL_SECONDS).done:
+            consumer.pause()
+            try:
+                while not work.done():
+                    consumer.poll(POLL_SECONDS)
+            finally:
+                consumer.resume()
         return work.result()
 
-    def _attempt(self, record: Record) -> Outcome:
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return self.worker.work(record)
-            except EventError as error:
-                return self._dead_letter(record, error, attempt)
-            except (StorageError, TransportError):
-                raise  # not the record's fault: stop, and read it again later
-            except Exception as error:  # a record must not stop the stream
-                self._log.exception("work failed", place=record.place, attempt=attempt)
-                failure = error
-                time.sleep(attempt)
-        return self._dead_letter(record, failure, ATTEMPTS)
+    def _keep(self, outcome: Outcome) -> None:
+        with self._ledger.begin() as session:
+            outcome.effect(session)
+            rows.owe(session, self.worker.name, outcome.records)
 
     def _dead_letter(self, record: Record, error: Exception, attempts: int) -> Outcome:
         self._log.warning("dead letter", place=record.place, error=type(error).__name__, message=str(error))
         telemetry.dead_letters_total.labels(type(error).__name__).inc()
-        headers = {
+        about = {
             "lmt2-topic": record.topic,
             "lmt2-partition": str(record.partition),
             "lmt2-offset": str(record.offset),
@@ -135,8 +160,9 @@ class Stage:
             "lmt2-message": str(error)[:1000],
             "lmt2-attempts": str(attempts),
         }
-        encoded = {name: text.encode() for name, text in headers.items()}
-        return Outcome(records=(Outgoing(DEAD_LETTERS, record.value, record.key, encoded),))
+        # A message may quote half a surrogate pair, which UTF-8 has no bytes for.
+        encoded = {name: text.encode(errors="backslashreplace") for name, text in about.items()}
+        return Outcome(records=(Outgoing(DEAD_LETTERS, record.value, record.key, {**record.headers, **encoded}),))
 
     def _send_owed(self, producer: Producer) -> None:
         with self._ledger.begin() as session:
