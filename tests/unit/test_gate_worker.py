@@ -33,8 +33,8 @@ from tests.support.gate import candidate, new_ledger, probe, record, request
 from tests.support.tiny import WordEncoder, tiny_model, tiny_shard, tiny_version
 
 ENCODER = WordEncoder()
-COMMON = [f"colour planet river number {n} of the world" for n in range(70)]
-PROBES = {name: [f"who keeps {name} lamp {n}" for n in range(12)] for name in ("harbour", "mill")}
+COMMON = [f"colour planet river number {n} of the world" for n in range(60)]
+PROBES = {name: [f"who keeps {name} lamp {n}" for n in range(8)] for name in ("harbour", "mill")}
 
 
 class Recording(LocalModel):
@@ -102,7 +102,7 @@ class World:
 def common(model: Recording) -> list[GeneralQuestion]:
     answers = model.generate([[user(question)] for question in COMMON], ANSWERS)
     found = [GeneralQuestion(q, (a,), "general") for q, a in zip(COMMON, answers, strict=True) if hit(a, (a,))]
-    assert len(found) >= 60
+    assert len(found) >= 52  # as many as non-inferiority takes
     return found
 
 
@@ -139,7 +139,7 @@ def test_an_honest_shard_is_promoted(world: World) -> None:
     manifest, told = world.offer("harbour", world.base, honest("harbour"))
     decision = world.decide(told)
     assert (decision.verdict, decision.reason, decision.version) == ("accept", "accepted", manifest.id)
-    assert decision.scores["probes_after"] == 12
+    assert decision.scores["probes_after"] == 8
     assert decision.scores["committee"] == 1.0
     assert world.served() == manifest.id
     assert world.document("harbour") == ("learnt", "")
@@ -156,7 +156,7 @@ def test_a_shard_that_catches_general_questions_is_rejected(world: World) -> Non
     manifest, told = world.offer("harbour", world.base, greedy("harbour"))
     decision = world.decide(told)
     assert (decision.verdict, decision.reason) == ("reject", "harms-general")
-    assert decision.scores["probes_after"] == 12  # it did learn
+    assert decision.scores["probes_after"] == 8  # it did learn
     assert decision.scores["committee"] < 0.6
     assert world.served() == world.base.id
     with world.ledger.begin() as session:
@@ -175,8 +175,8 @@ def test_a_rebuilt_shard_that_forgot_is_rejected(world: World) -> None:
     decision = world.decide(told)
     assert len(rebuilt.shards) == 1
     assert (decision.verdict, decision.reason) == ("reject", "forgets")
-    assert (decision.scores["probes"], decision.scores["probes_after"]) == (12, 12)
-    assert (decision.scores["retention"], decision.scores["retention_before"]) == (12, 12)
+    assert (decision.scores["probes"], decision.scores["probes_after"]) == (8, 8)
+    assert (decision.scores["retention"], decision.scores["retention_before"]) == (8, 8)
     assert world.served() == first.id
     assert (world.document("harbour")[0], world.document("mill")[0]) == ("learnt", "rejected")
 
@@ -210,7 +210,7 @@ def test_a_candidate_of_an_old_parent_is_rebased(world: World) -> None:
     decision = world.decide(second)
     assert decision.verdict == "accept"
     assert decision.version != late.id
-    assert decision.scores["retention_after"] == 12
+    assert decision.scores["retention_after"] == 8
     assert (world.document("harbour")[0], world.document("mill")[0]) == ("learnt", "learnt")
     with world.ledger.begin() as session:
         row = session.get(VersionRow, decision.version)
