@@ -8,9 +8,9 @@ with the field's name, because a misspelt `supersedes` must not be dropped in si
 import hashlib
 import json
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lmt2.errors import EventError
 
@@ -21,6 +21,13 @@ TOPICS = (DOCUMENTS, UPDATES, CANDIDATES, DECISIONS, DEAD_LETTERS, QUARANTINE)
 
 LessonKind = Literal["direct", "rephrased", "reversed", "given"]
 Verdict = Literal["accept", "reject", "inconclusive"]
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+Moment = Annotated[datetime, AfterValidator(_in_utc)]  # a time without a zone is UTC
 
 
 class Strict(BaseModel):
@@ -43,7 +50,7 @@ class Document(Strict):
     text: str = ""
     title: str = ""
     source: str = ""
-    published_at: datetime | None = None
+    published_at: Moment | None = None
     domain: str = ""
     supersedes: str | None = None
     qa: tuple[QuestionAnswer, ...] = ()
@@ -80,7 +87,7 @@ class Lesson(Strict):
     kind: LessonKind
     document: str
     passage: int = Field(default=0, ge=0)
-    weight: float = Field(default=1.0, ge=0.0)
+    weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
 
 
 class UpdateRequest(Strict):
@@ -96,7 +103,7 @@ class UpdateRequest(Strict):
     probes: tuple[Lesson, ...]
     replaces: tuple[str, ...] = ()
     reason: str
-    event_time: datetime
+    event_time: Moment
 
 
 class Candidate(Strict):
@@ -105,7 +112,7 @@ class Candidate(Strict):
     version: str
     update: str
     parent: str
-    event_time: datetime
+    event_time: Moment
 
 
 class Decision(Strict):
@@ -116,7 +123,7 @@ class Decision(Strict):
     verdict: Verdict
     reason: str
     scores: dict[str, float]
-    event_time: datetime
+    event_time: Moment
 
 
 class Envelope(BaseModel):
@@ -128,7 +135,7 @@ class Envelope(BaseModel):
     id: str = Field(min_length=1)
     source: str = Field(min_length=1)
     type: str = Field(min_length=1)
-    time: datetime | None = None
+    time: Moment | None = None
     datacontenttype: str = "application/json"
     data: dict[str, Any]
 
@@ -174,7 +181,7 @@ def decode(value: bytes, kind: type[E]) -> tuple[E, Envelope]:
             raise EventError(f"the event's type is {envelope.type}, expected {EVENT_TYPES[kind]}")
         event = kind.model_validate_json(json.dumps(envelope.data if envelope else fields))
     except ValidationError as error:
-        raise EventError(_explain(error)) from error
+        raise EventError(explain(error)) from error
     if envelope is None:
         identity = str(getattr(event, "id", hashlib.sha256(value).hexdigest()[:16]))
         envelope = Envelope(id=identity, source="bare", type=EVENT_TYPES[kind], data=fields)
@@ -185,6 +192,7 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not allowed in JSON")
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
+    """What doesn't fit, field by field, in one line."""
     found = error.errors(include_url=False)
     return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'event'}: {e['msg']}" for e in found)

@@ -32,6 +32,12 @@ SESSION_MS = 10_000  # after which the records of a member that died go to other
 READ_MS = 500
 JOIN_MS = 15_000  # longer than a session, because a join waits for members that died
 DELIVERY_MS = 60_000  # a broker that restarts is waited for
+READING = {
+    "enable_auto_commit": False,
+    "auto_offset_reset": "earliest",
+    "isolation_level": "read_committed",
+    "allow_auto_create_topics": False,
+}
 REBALANCED = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
 
 
@@ -79,11 +85,8 @@ class KafkaTransport:
         with self._as_transport_error():
             client = kafka.KafkaConsumer(
                 **self._client,
+                **READING,
                 group_id=group,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                isolation_level="read_committed",
-                allow_auto_create_topics=False,
                 max_poll_records=1,  # a record that is read but not in work would be read twice after a rebalance
                 heartbeat_interval_ms=HEARTBEAT_MS,
                 session_timeout_ms=SESSION_MS,
@@ -95,23 +98,14 @@ class KafkaTransport:
 
     def read_all(self, topic: str) -> Iterator[Record]:
         """The records that a topic holds now; no group is joined."""
-        with self._as_transport_error():
-            client = kafka.KafkaConsumer(
-                **self._client,
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                isolation_level="read_committed",
-                allow_auto_create_topics=False,
-            )
-            with closing(client):
-                numbers = client.partitions_for_topic(topic) or ()
-                partitions = [kafka.TopicPartition(topic, number) for number in sorted(numbers)]
-                client.assign(partitions)
-                ends = client.end_offsets(partitions)
-                while any(client.position(partition) < end for partition, end in ends.items()):
-                    for raws in client.poll(READ_MS).values():
-                        yield from map(_record, raws)
+        with self._as_transport_error(), closing(kafka.KafkaConsumer(**self._client, **READING)) as client:
+            numbers = client.partitions_for_topic(topic) or ()
+            partitions = [kafka.TopicPartition(topic, number) for number in sorted(numbers)]
+            client.assign(partitions)
+            ends = client.end_offsets(partitions)
+            while any(client.position(partition) < end for partition, end in ends.items()):
+                for raws in client.poll(READ_MS).values():
+                    yield from map(_record, raws)
 
     @contextmanager
     def _as_transport_error(self) -> Iterator[None]:

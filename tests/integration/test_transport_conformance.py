@@ -266,6 +266,17 @@ def test_a_record_of_five_megabytes_passes(transport: Transport, topic: str, joi
     assert {record.value for record in read(join(), 2)} == {value, b"after it"}
 
 
+def test_all_records_can_be_read_without_joining_a_group(
+    transport: Transport, topic: str, join: Callable[..., Consumer]
+) -> None:
+    assert list(transport.read_all(topic)) == []
+    send(transport, numbered_keys(topic, 20))
+    member = join()
+    member.commit(read(member, 1)[0])
+    assert sorted(values(list(transport.read_all(topic)))) == list(range(20))
+    assert len(read(member, 19)) == 19
+
+
 def test_topics_can_be_created_again_without_losing_records(
     transport: Transport, topic: str, join: Callable[..., Consumer]
 ) -> None:

@@ -1,0 +1,1 @@
+"""Turns files, folders, standard input or calls into document events."""
