@@ -10,7 +10,7 @@ import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from lmt2.errors import EventError
 
@@ -43,8 +43,19 @@ class QuestionAnswer(Strict):
     answer: str = Field(min_length=1)
 
 
+DOCUMENT_NEEDS: dict[str, JsonValue] = {
+    "required": [],
+    "anyOf": [
+        {"required": ["text"], "properties": {"text": {"pattern": "\\S"}}},
+        {"required": ["id", "retracted"], "properties": {"retracted": {"const": True}}},
+    ],
+}
+
+
 class Document(Strict):
-    """What a producer sends: a text to learn, or the retraction of an earlier one."""
+    """What a producer sends: a text to learn, or the retraction of an earlier one. No id: it is made from the text."""
+
+    model_config = ConfigDict(json_schema_extra=DOCUMENT_NEEDS)
 
     id: str = Field(min_length=1, max_length=256)
     text: str = ""
@@ -129,7 +140,9 @@ class Decision(Strict):
 class Envelope(BaseModel):
     """CloudEvents 1.0 in structured JSON. Extension attributes are allowed, as the standard says."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        extra="allow", json_schema_extra={"required": ["specversion", "id", "source", "type", "data"]}
+    )
 
     specversion: Literal["1.0"] = "1.0"
     id: str = Field(min_length=1)
