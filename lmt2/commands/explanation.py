@@ -1,0 +1,71 @@
+"""Where knowledge comes from: the documents, update and decision behind a version, or behind one answer."""
+
+from typing import Any
+
+from gate import registry
+from lmt2 import asking
+from lmt2.artifacts import ArtifactStore
+from lmt2.config import Settings
+from lmt2.ledger import Ledger, VersionRow
+from lmt2.models.assets import model_path
+from lmt2.models.encoder import Encoder
+from memory.routing import Router
+from memory.versions import Manifest
+
+Story = dict[str, Any]
+
+
+def explain(settings: Settings, ledger: Ledger, address: str, what: str) -> Story:
+    """The story of a version, if `what` is the name of one, else of the served answer to the question that it is."""
+    with ledger.begin() as session:
+        if session.get(VersionRow, what) is not None:
+            return registry.explain(session, what)
+    return _of_answer(settings, ledger, address, what)
+
+
+def in_words(story: Story) -> str:
+    """A story for people."""
+    return "\n".join(_answer_in_words(story) if "answer" in story else _version_in_words(story))
+
+
+def _of_answer(settings: Settings, ledger: Ledger, address: str, question: str) -> Story:
+    """The answer, and the shard that gave it; none where the base model answered alone."""
+    answer = asking.ask(address, "lmt2", question)
+    found: Story = {"question": question, "answer": answer.text, "version": answer.version, "shard": None}
+    with ledger.begin() as session:
+        row = next((v for v in registry.versions(session) if v["id"] == answer.version), None)
+        if row is None or not row["shards"]:
+            return found
+        manifest = registry.manifest_of(registry.version(session, answer.version))
+        place = _route(settings, manifest, question)
+        if place is not None:
+            found["shard"] = registry.explain(session, answer.version)["shards"][place]
+    return found
+
+
+def _route(settings: Settings, manifest: Manifest, question: str) -> int | None:
+    store = ArtifactStore(settings.artifacts_url)
+    keys = [store.get(entry.artifact)["keys"] for entry in manifest.shards]
+    encoder = Encoder(model_path(settings.model.encoder))
+    return Router(keys, manifest.threshold).route(encoder.at_once([question]))[0]
+
+
+def _answer_in_words(story: Story) -> list[str]:
+    lines = [f"{story['question']}", f"  {story['answer']}", f"answered by {story['version']}"]
+    if story["shard"] is None:
+        return [*lines, "no document: the question is routed to the base model alone"]
+    return [*lines, *_shard_in_words(story["shard"])]
+
+
+def _version_in_words(story: Story) -> list[str]:
+    decision = story["decision"]
+    verdict = f"{decision['verdict']}: {decision['detail']}" if decision else "no decision"
+    served = ", served" if story["is_served"] else ""
+    lines = [f"{story['id']}  {story['state']}{served}", f"  {verdict}"]
+    lines += [f"  ancestors: {' ← '.join(story['lineage'][1:])}"] if story["lineage"][1:] else []
+    return lines + [line for shard in story["shards"] for line in _shard_in_words(shard)]
+
+
+def _shard_in_words(shard: Story) -> list[str]:
+    names = [f"  {d['id']}  {d.get('title', '')}  ({d.get('state', 'unknown')})" for d in shard["documents"]]
+    return [f"shard {shard['artifact'][:12]} of update {shard['update']}, taught by", *names]

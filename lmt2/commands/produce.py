@@ -1,0 +1,72 @@
+"""`lmt2 produce`: documents into the stream, and with `--wait` along to what becomes of each."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lmt2.commands.common import ConfigOption, HomeOption, KafkaOption, Site, find_site
+
+if TYPE_CHECKING:
+    from lmt2.events import Document
+    from lmt2.transport.base import Transport
+
+FilesArgument = Annotated[
+    list[str], typer.Argument(metavar="FILE…", help="JSON Lines, Markdown, text or a folder; - is standard input.")
+]
+
+
+def produce(
+    files: FilesArgument,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow each document to its decision.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds to wait. [default: as long as it takes]")
+    ] = None,
+    home: HomeOption = None,
+    config: ConfigOption = None,
+    kafka: KafkaOption = "",
+) -> None:
+    """Send documents. With --wait the exit status is 0 only if every one was decided on."""
+    from lmt2.transport import open_transport
+    from producer.client import DocumentProducer
+
+    site = find_site(home, config, kafka)
+    transport = open_transport(site.settings)
+    documents, refused = _read(files)
+    started = time.time()
+    with DocumentProducer(transport) as producer:
+        producer.send(documents)
+    typer.echo(f"{len(documents)} documents sent, {refused} refused" if refused else f"{len(documents)} documents sent")
+    is_decided = not wait or _wait(site, transport, documents, started, timeout)
+    raise typer.Exit(0 if is_decided and not refused else 1)
+
+
+def _read(files: list[str]) -> "tuple[list[Document], int]":
+    """The documents, and how many pieces of input were none; those are named on standard error."""
+    from producer.documents import Refusal, read_documents
+
+    documents, refused = [], 0
+    for item in read_documents(files):
+        if isinstance(item, Refusal):
+            typer.echo(f"lmt2: {item}", err=True)
+            refused += 1
+        else:
+            documents.append(item)
+    return documents, refused
+
+
+def _wait(
+    site: Site, transport: "Transport", documents: "list[Document]", started: float, timeout: float | None
+) -> bool:
+    """Whether all were decided on."""
+    from lmt2.commands.following import Following, outcomes
+    from lmt2.ledger import Ledger
+
+    if not site.running and not site.settings.kafka.bootstrap:
+        typer.echo(f"nothing runs in {site.settings.home} that would decide on them: start `lmt2 up`", err=True)
+    ledger = Ledger(site.settings.ledger_url)
+    ledger.migrate()
+    following = Following(ledger, transport, documents, started)
+    ways = following.until_decided(float("inf") if timeout is None else timeout)
+    typer.echo("\n".join(outcomes(ways)))
+    return all(way.is_decided for way in ways)
