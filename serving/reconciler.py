@@ -54,6 +54,7 @@ class Replica:
 
     target: Target
     is_known: bool = False
+    is_current: bool = False
     version: str | None = None
     shown: str | None = None  # the version in its metric
     tried: str | None = None
@@ -77,7 +78,7 @@ class Replica:
 
 
 class Reconciler:
-    """Runs the passes on a thread of its own."""
+    """Looks after the replicas, each on a thread of its own: one that hangs holds up no other."""
 
     def __init__(
         self, ledger: Ledger, targets: Sequence[Target], load_version: Callable[[str], VersionedModel]
@@ -86,9 +87,12 @@ class Reconciler:
         self._replicas = [Replica(target) for target in targets]
         self._load_version = load_version
         self._log = telemetry.logger("serving")
-        self._is_ready = False
+        self._recording = threading.Lock()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run, args=[replica], name="reconciler", daemon=True)
+            for replica in self._replicas
+        ]
 
     def start(self) -> None:
         """Put back what was served before a restart, then go on in the background.
@@ -97,35 +101,40 @@ class Reconciler:
             StorageError: the ledger can't be read.
         """
         self.reconcile()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """End after the pass in hand."""
+        """End after the passes in hand."""
         self._stop.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def is_ready(self) -> bool:
         """Whether, at the latest pass, at least one replica served the desired version (or, none desired, the base)."""
-        return self._is_ready
+        return any(replica.is_current for replica in self._replicas)
 
     def reconcile(self) -> None:
         """One pass over all replicas."""
-        with self._ledger.begin() as session:
-            desired = desired_version(session)
         for replica in self._replicas:
-            if replica.is_due(desired):
-                self._look_after(replica, desired)
-        self._is_ready = any(replica.is_known and replica.version == desired for replica in self._replicas)
+            self._visit(replica)
 
-    def _run(self) -> None:
+    def _run(self, replica: Replica) -> None:
         wait = POLL_SECONDS
         while not self._stop.wait(wait):
             try:
-                self.reconcile()
+                self._visit(replica)
                 wait = POLL_SECONDS
             except Exception:  # noqa: BLE001 - the ledger may be away for a while: what is served stays
                 self._log.exception("a pass of the reconciler failed")
                 wait = min(2 * wait, LONGEST_WAIT)
+
+    def _visit(self, replica: Replica) -> None:
+        with self._ledger.begin() as session:
+            desired = desired_version(session)
+        if replica.is_due(desired):
+            self._look_after(replica, desired)
+        replica.is_current = replica.is_known and replica.version == desired
 
     def _look_after(self, replica: Replica, desired: str | None) -> None:
         replica.tried = desired
@@ -153,7 +162,7 @@ class Reconciler:
         name, version = replica.target.name, desired or BASE
         if replica.is_known and replica.shown == version:
             return
-        with self._ledger.begin() as session:
+        with self._recording, self._ledger.begin() as session:  # two replicas must not both bring a document
             event_times = _newly_served(session, desired)
             session.merge(ReplicaRow(name=name, version_id=version, error="", changed_at=now()))
         for event_time in event_times:

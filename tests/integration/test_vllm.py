@@ -83,7 +83,7 @@ def small_shard(model: LocalModel, keys: torch.Tensor) -> Shard:
     layers = (16, 20, 24)
     return Shard(
         a={n: torch.randn(8, config.intermediate_size, generator=generator) / 40 for n in layers},
-        b={n: torch.randn(config.hidden_size, 8, generator=generator) / 2 for n in layers},
+        b={n: 2 * torch.randn(config.hidden_size, 8, generator=generator) for n in layers},
         keys=keys,
     )
 
