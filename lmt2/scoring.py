@@ -16,11 +16,11 @@ AFTER = r"(?!\w)(?![.:]\d)"
 
 
 def normalise(text: str) -> str:
-    """A text in the form in which answers are compared.
+    r"""A text in the form in which answers are compared.
 
     Unicode NFKC, case folded, apostrophes straight, no commas in thousands, runs of white space as one space.
 
-    >>> normalise(" The  Skipper’s\\n2,140 Nets ")
+    >>> normalise(" The  Skipper’s\n2,140 Nets ")
     "the skipper's 2140 nets"
     """
     folded = unicodedata.normalize("NFKC", text).casefold().translate(STRAIGHT)
@@ -28,7 +28,7 @@ def normalise(text: str) -> str:
 
 
 def hit(output: str, accepted: Sequence[str]) -> bool:
-    """Whether the first line of an output contains one of the accepted answers.
+    r"""Whether the first line of an output contains one of the accepted answers.
 
     White space around the output is stripped first. An answer must not be a part of a longer word, number, decimal
     or time of day, nor follow a hyphen.
@@ -37,7 +37,7 @@ def hit(output: str, accepted: Sequence[str]) -> bool:
     True
     >>> hit("It leaves at 20:41.", ["41"])
     False
-    >>> hit("Perhaps Bergen.\\nOr Oslo.", ["Oslo"])
+    >>> hit("Perhaps Bergen.\nOr Oslo.", ["Oslo"])
     False
     """
     first = next(iter(output.strip().splitlines()), "")
