@@ -34,6 +34,7 @@ def gather(examiner: Examiner, bench: Bench, anchors: Anchors) -> Evidence:
     remembered = examiner.hits(bench.best, of_best) + examiner.hits(bench.parent, of_parent)
     return Evidence(
         probes=Pairs.of(examiner.hits(bench.parent, anchors.probes), examiner.hits(bench.candidate, anchors.probes)),
+        likelier=Pairs.of_change(_changes(examiner, bench, anchors.probes)),
         retention=Pairs.of(remembered, examiner.hits(bench.candidate, of_best + of_parent)),
         general=Pairs.of(examiner.hits(bench.best, anchors.general), examiner.hits(bench.candidate, anchors.general)),
         committee=_committee(examiner, bench, [anchor.question for anchor in anchors.general]),
@@ -53,6 +54,12 @@ def lost(examiner: Examiner, bench: Bench, anchors: Anchors) -> list[dict[str, s
         for anchor, was, is_now, answer in zip(asked, before, after, answers, strict=True)
         if was and not is_now
     ][:LISTED]
+
+
+def _changes(examiner: Examiner, bench: Bench, probes: Sequence[Anchor]) -> list[float]:
+    """How much likelier each probe's right answer became, in nats a token; a no-op changes nothing by exactly 0."""
+    before, after = (examiner.likelihoods(version, probes) for version in (bench.parent, bench.candidate))
+    return [is_now - was for was, is_now in zip(before, after, strict=True)]
 
 
 def _by_reference(bench: Bench, retention: Sequence[Anchor]) -> tuple[list[Anchor], list[Anchor]]:

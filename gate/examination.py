@@ -8,6 +8,7 @@ can't pass for a gain or a loss.
 """
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import torch
 from lmt2.scoring import hit
@@ -56,6 +57,12 @@ class Examiner:
         """Which anchors a version answers rightly."""
         answers = self.answers(manifest, [anchor.question for anchor in anchors])
         return [hit(answer, anchor.accepted) for answer, anchor in zip(answers, anchors, strict=True)]
+
+    def likelihoods(self, manifest: Manifest, anchors: Sequence[Anchor]) -> list[float]:
+        """Mean log-probability of each anchor's first accepted answer, in nats a token."""
+        tasks = [[user(anchor.question)] for anchor in anchors]
+        rows = self.version(manifest).logprobs(tasks, [anchor.accepted[0] for anchor in anchors])
+        return [fmean(row) for row in rows]
 
     def _embed(self, questions: Sequence[str]) -> Tensor:
         new = [question for question in dict.fromkeys(questions) if question not in self._embeddings]

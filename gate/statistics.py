@@ -40,6 +40,16 @@ class Pairs:
         both = list(zip(before, after, strict=True))
         return cls(len(both), sum(before), both.count((True, False)), both.count((False, True)))
 
+    @classmethod
+    def of_change(cls, changes: Sequence[float]) -> "Pairs":
+        """Count questions by the sign of a figure's change: positive is a gain.
+
+        >>> Pairs.of_change([0.5, 0.0, -1.0, 2.0])
+        Pairs(n=4, before=1, lost=1, gained=2)
+        """
+        lost = sum(change < 0 for change in changes)
+        return cls(len(changes), lost, lost, sum(change > 0 for change in changes))
+
     @property
     def after(self) -> int:
         """Right now."""

@@ -24,6 +24,8 @@ class Evidence:
 
     Attributes:
         probes: new documents' probes, parent against candidate.
+        likelier: the same probes by whether their right answer became likelier; with the handful of probes that
+            a document has, this tells learning from chance where hits alone can't.
         retention: facts learnt before, reference against candidate (see `gate.worker`).
         general: common knowledge, pinned best against candidate.
         committee: the committee's score, 0 to 1.
@@ -31,6 +33,7 @@ class Evidence:
     """
 
     probes: Pairs
+    likelier: Pairs
     retention: Pairs
     general: Pairs
     committee: float | None
@@ -74,7 +77,8 @@ def figures(evidence: Evidence | None, settings: GateSettings) -> dict[str, floa
         "probes": evidence.probes.n,
         "probes_before": evidence.probes.before,
         "probes_after": evidence.probes.after,
-        "gain_p": gain_p(evidence.probes),
+        "likelier": evidence.likelier.gained,
+        "gain_p": gain_p(evidence.likelier),
         "retention": evidence.retention.n,
         "retention_before": evidence.retention.before,
         "retention_after": evidence.retention.after,
@@ -98,8 +102,10 @@ def _plasticity(evidence: Evidence, settings: GateSettings) -> Judgement | None:
     told = f"{probes.before} → {probes.after} of {probes.n} probes"
     if probes.gain < settings.min_gain:
         return Judgement("reject", "learnt-too-little", f"{told}; a gain of {settings.min_gain:.0%} is asked for")
-    if gain_p(probes) > settings.significance:
-        return _unclear(f"{told} may be chance (p = {gain_p(probes):.3f}); {least} gains without a loss would show it")
+    p = gain_p(evidence.likelier)
+    if p > settings.significance:
+        likelier = f"the right answer became likelier for {evidence.likelier.gained}"
+        return _unclear(f"{told}, {likelier}: may be chance (p = {p:.3f}); {least} without a loss would show it")
     return None
 
 
