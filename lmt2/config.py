@@ -44,14 +44,31 @@ class StudySettings(Section):
     phrasings: int = Field(3, ge=1, description="phrasings a fact should have")
     probes: int = Field(10, ge=0, description="questions of a document that are held back for the gate")
 
+    @model_validator(mode="after")
+    def _endpoint_with_model(self) -> "StudySettings":
+        if self.endpoint and not self.endpoint_model:
+            raise ValueError("endpoint_model is empty: name the model to ask at the endpoint")
+        return self
+
 
 class KafkaSettings(Section):
     """Kafka; with no bootstrap address the embedded event log is used."""
 
-    bootstrap: str = ""
+    bootstrap: str = Field("", description="HOST:PORT, several with commas")
     group_prefix: str = "lmt2"
-    partitions: int = Field(3, ge=1)
-    replication: int = Field(1, ge=1)
+    partitions: int = Field(3, ge=1, description="of topics that don't exist yet")
+    replication: int = Field(1, ge=1, description="of topics that don't exist yet")
+    security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    username: str = ""
+    password: str = Field("", repr=False)
+    ca_file: str = Field("", description="certificates that vouch for the brokers; empty: the system's")
+
+    @model_validator(mode="after")
+    def _sasl_with_user(self) -> "KafkaSettings":
+        if self.security.startswith("SASL") != bool(self.username and self.password):
+            raise ValueError("username and password go with security SASL_PLAINTEXT or SASL_SSL, and only with them")
+        return self
 
 
 class StorageSettings(Section):
@@ -179,14 +196,18 @@ def load(home: Path | None = None, file: Path | None = None, environment: Mappin
     environment = os.environ if environment is None else environment
     home = home or default_home()
     chosen = file or (Path(environment["LMT2_CONFIG"]) if environment.get("LMT2_CONFIG") else None)
-    tables = _read_file(chosen or home / "lmt2.toml", required=chosen is not None)
-    for (section, key), value in _read_environment(environment).items():
+    path = chosen or home / "lmt2.toml"
+    tables = _read_file(path, required=chosen is not None)
+    variables = _read_environment(environment)
+    for (section, key), value in variables.items():
         tables.setdefault(section, {})[key] = value
     try:
         return Settings.model_validate({"home": home, **tables})
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        raise ConfigError("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in found)) from error
+        places: dict[tuple[str, ...], str] = {at: f"LMT2_{'_'.join(at)}".upper() for at in variables}
+        found = [(tuple(map(str, e["loc"])), e["msg"]) for e in error.errors(include_url=False)]
+        reasons = [f"{'.'.join(at)}: {reason} (in {places.get(at[:2], path)})" for at, reason in found]
+        raise ConfigError("; ".join(reasons)) from error
 
 
 def _read_file(path: Path, required: bool) -> dict[str, Any]:
@@ -195,9 +216,15 @@ def _read_file(path: Path, required: bool) -> dict[str, Any]:
             raise ConfigError(f"there is no configuration file {path}")
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}") from error
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise ConfigError(
+                f"{name}: {path} holds tables only, such as [gate]; the home folder is --home or LMT2_HOME"
+            )
+    return tables
 
 
 def _read_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], Any]:

@@ -46,7 +46,16 @@ class KafkaTransport:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._client = {"bootstrap_servers": settings.bootstrap.split(","), "bootstrap_timeout_ms": CONNECT_MS}
+        self._client = {
+            "bootstrap_servers": settings.bootstrap.split(","),
+            "bootstrap_timeout_ms": CONNECT_MS,
+            "security_protocol": settings.security,
+            "ssl_cafile": settings.ca_file or None,
+        }
+        if settings.username:
+            self._client["sasl_mechanism"] = settings.sasl_mechanism
+            self._client["sasl_plain_username"] = settings.username
+            self._client["sasl_plain_password"] = settings.password
 
     def create_topics(self, topics: Sequence[str]) -> None:
         """Make the topics that aren't there; those that are keep their settings."""
