@@ -7,6 +7,7 @@ that a plain LoRA server takes.
 Shape legend: R rank, F the MLP's inner width, D hidden, N keys, E embedding.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from lmt2.errors import ArtifactError
+
+LAYER = re.compile(r"layers\.(\d+)\.[ab]$")
 
 
 @dataclass(frozen=True)
@@ -37,18 +40,20 @@ def from_tensors(tensors: Mapping[str, Tensor], inner: int, hidden: int) -> Shar
     Raises:
         ArtifactError: a name or shape doesn't fit the base model, or a value isn't finite.
     """
-    layers = sorted({int(name.split(".")[1]) for name in tensors if name.startswith("layers.")})
-    try:
-        shard = Shard(
-            a={n: tensors[f"layers.{n}.a"] for n in layers},
-            b={n: tensors[f"layers.{n}.b"] for n in layers},
-            keys=tensors["keys"],
-        )
-    except KeyError as error:
-        raise ArtifactError(f"the shard lacks the tensor {error}") from error
+    layers = sorted({int(found[1]) for name in tensors if (found := LAYER.match(name))})
+    expected = {"keys", *(f"layers.{n}.{factor}" for n in layers for factor in "ab")}
+    if odd := expected ^ set(tensors):
+        raise ArtifactError(f"the shard lacks tensors or has unknown ones: {', '.join(sorted(odd))}")
+    shard = Shard(
+        a={n: tensors[f"layers.{n}.a"] for n in layers},
+        b={n: tensors[f"layers.{n}.b"] for n in layers},
+        keys=tensors["keys"],
+    )
+    if shard.keys.ndim != 2:
+        raise ArtifactError(f"the shard's keys have the shape {tuple(shard.keys.shape)}, expected [keys, embedding]")
     for n in layers:
-        rank = shard.a[n].shape[0]
-        if shard.a[n].shape != (rank, inner) or shard.b[n].shape != (hidden, rank):
+        rank = shard.a[n].shape[:1]
+        if shard.a[n].shape != (*rank, inner) or shard.b[n].shape != (hidden, *rank):
             raise ArtifactError(f"the shard's delta on layer {n} doesn't fit the base model: was it made for another?")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise ArtifactError("the shard holds values that aren't finite")

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -61,7 +62,8 @@ class VersionedModel:
         answers: list[str] = []
         for start in range(0, len(conversations), ROWS):
             with self.model.use(self.side(routes[start : start + ROWS])):
-                answers += self.model.generate(conversations[start : start + ROWS], sampling)
+                plan = replace(sampling, seed=sampling.seed + start)  # as the model numbers the rows of a long list
+                answers += self.model.generate(conversations[start : start + ROWS], plan)
         return answers
 
     def logprobs(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> list[list[float]]:

@@ -98,7 +98,7 @@ class LocalModel:
         """Float32 logits [T, V] that predict each token of each answer."""
         for start in range(0, len(prompts), ROWS):
             heads, tails = prompts[start : start + ROWS], answers[start : start + ROWS]
-            shared = _common_prefix(heads)
+            shared = self._shared(heads)
             texts = [h[shared:] + t[:-1] for h, t in zip(heads, tails, strict=True)]
             with compute.background():
                 cache = self._prefill(heads[0][:shared], len(heads))
@@ -120,8 +120,7 @@ class LocalModel:
         An end-of-turn token ends its row and is not yielded. In the foreground steps don't wait for others.
         """
         step_of: AbstractContextManager[None]
-        has_side = getattr(self._mine, "side", None) is not None
-        shared = 0 if has_side else _common_prefix(prompts)
+        shared = self._shared(prompts)
         ids, mask = _pad([p[shared:] for p in prompts], shared, left=True)
         draw = Sampler(plans)
         cache: Any = None
@@ -145,6 +144,10 @@ class LocalModel:
             yield [token if alive[row] else None for row, token in enumerate(chosen)]
             ids = tokens.unsqueeze(1)
             mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
+
+    def _shared(self, prompts: Sequence[TokenIds]) -> int:
+        """How many tokens to compute once for all rows: none under a side memory, where rows may differ in shard."""
+        return 0 if getattr(self._mine, "side", None) is not None else _common_prefix(prompts)
 
     def _prefill(self, prefix: TokenIds, rows: int) -> Any:
         """Keys and values of a prefix, computed once and repeated for each row."""

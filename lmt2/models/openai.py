@@ -47,6 +47,6 @@ class OpenAIModel:
         except httpx.HTTPStatusError as error:
             reply = error.response
             raise ModelError(f"{error.request.url} answered {reply.status_code}: {reply.text[:300]}") from error
-        except (httpx.HTTPError, LookupError, ValueError) as error:
+        except (httpx.HTTPError, LookupError, TypeError, ValueError) as error:
             raise ModelError(f"no answer from {self._http.base_url}: {error}; check study.endpoint") from error
         return str(content or "").strip()
