@@ -1,0 +1,20 @@
+"""What several unit tests share: building it takes longer than using it."""
+
+from pathlib import Path
+
+import pytest
+
+from lmt2.models.local import LocalModel
+from tests.support.tiny import tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's files."""
+    return tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path) -> LocalModel:
+    """The tiny model in float32. It is frozen: tests may share it, and must not change it."""
+    return LocalModel(tiny_folder, "float32")
