@@ -19,7 +19,8 @@ from lmt2.study.prompts import KINDS, NOT_STATED, QuestionKind
 from lmt2.study.scholar import Scholar
 
 LEANS_ON_PAGE = re.compile(r"\b(this|the) (text|passage|article|document|paragraph|paper|notice|page|author)\b", re.I)
-NAME_OR_NUMBER = re.compile(r"(?:[A-Z£$€][\w&'’-]*|\d[\d,.:]*)(?: (?:[A-Z][\w&'’-]*|\d[\d,.:]*))*")
+WORD = r"(?:[A-Z£$€][\w'’-]*|\d(?:[\d,.:]*\d)?)"
+NAME_OR_NUMBER = re.compile(rf"{WORD}(?:(?: | & | of | of the ){WORD})*")
 LONGEST_ANSWER = 8  # words
 SHORTEST_QUESTION = 5  # words
 SAME_QUESTION = 0.8  # share of words from which two questions of one fact count as one
@@ -43,8 +44,7 @@ class Structured:
 def structure(document: Document, scholar: Scholar, settings: StudySettings) -> Structured:
     """Lessons and probes of a document. Ready-made pairs of the event are taken as they are."""
     if document.qa:
-        given = [Lesson(question=p.question, answer=p.answer, kind="given", document=document.id) for p in document.qa]
-        return _hold_back(given, settings.probes, len(given), len(given))
+        return _as_given(document, scholar, settings)
     kept: list[Lesson] = []
     listed = written = 0
     for number, passage in enumerate(passages(document)):
@@ -52,17 +52,26 @@ def structure(document: Document, scholar: Scholar, settings: StudySettings) -> 
         pairs: list[Lesson] = []
         for turn in range(settings.rounds):
             wanted = _wanted(answers, pairs, settings.phrasings)
-            questions = scholar.write(passage, answers, wanted, seed=1000 * turn + number)
-            tried = [
-                Lesson(question=question, answer=answer, kind=kind, document=document.id, passage=number)
-                for question, (answer, kind) in zip(questions, wanted, strict=True)
-                if is_well_formed(question, answer, passage)
-            ]
-            pairs = without_repeats(pairs + agreed(passage, without_repeats(tried), scholar))
+            new = _written(document, number, passage, answers, wanted, scholar, seed=1000 * turn + number)
+            pairs = without_repeats(pairs + new)
             written += len(wanted)
         listed += len(answers)
         kept += pairs
     return _hold_back(kept, settings.probes, listed, written)
+
+
+def _as_given(document: Document, scholar: Scholar, settings: StudySettings) -> Structured:
+    """The producer's own pairs as lessons; the gate's probes are other phrasings for the same answers."""
+    lessons = [Lesson(question=p.question, answer=p.answer, kind="given", document=document.id) for p in document.qa]
+    answers = list(dict.fromkeys(pair.answer for pair in document.qa))
+    probes: dict[str, Lesson] = {}
+    for number, passage in enumerate(passages(document)):
+        stated = [answer for answer in answers if stands_in(answer, passage)]
+        for pair in _written(document, number, passage, stated, _wanted(stated, [], 1), scholar, seed=number):
+            probes.setdefault(normalise(pair.answer), pair)
+    asked = {normalise(lesson.question) for lesson in lessons}
+    held = [probe for probe in probes.values() if normalise(probe.question) not in asked]
+    return Structured(tuple(lessons), tuple(held[: settings.probes]), len(answers), len(held))
 
 
 def worth_asking(passage: str, listed: Sequence[str], limit: int) -> list[str]:
@@ -97,6 +106,25 @@ def names_subject(question: str, passage: str) -> bool:
     """Whether a name or number of the question, its first word aside, stands in the passage."""
     rest = question.split(" ", 1)[-1]
     return any(name.strip(".,?:'’") in passage for name in NAME_OR_NUMBER.findall(rest))
+
+
+def _written(
+    document: Document,
+    number: int,
+    passage: str,
+    answers: Sequence[str],
+    wanted: Sequence[tuple[str, QuestionKind]],
+    scholar: Scholar,
+    seed: int,
+) -> list[Lesson]:
+    """Questions for wanted answers, as far as they are well formed and the reader agrees."""
+    questions = scholar.write(passage, answers, wanted, seed)
+    tried = [
+        Lesson(question=question, answer=answer, kind=kind, document=document.id, passage=number)
+        for question, (answer, kind) in zip(questions, wanted, strict=True)
+        if is_well_formed(question, answer, passage)
+    ]
+    return agreed(passage, without_repeats(tried), scholar)
 
 
 def agreed(passage: str, pairs: Sequence[Lesson], scholar: Scholar) -> list[Lesson]:
