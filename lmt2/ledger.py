@@ -40,6 +40,10 @@ class Moment(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Times are written in UTC."""
+        return value.astimezone(UTC) if value is not None else None
+
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Times read from a database that keeps no zone are UTC."""
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value

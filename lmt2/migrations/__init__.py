@@ -4,19 +4,29 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection, Engine
+
+from lmt2.errors import StorageError
 
 ADVISORY_LOCK = 0x4C4D5432  # "LMT2": the same number in every process
 
 
 def upgrade(engine: Engine) -> None:
-    """Bring the tables to the newest revision, in one transaction; processes that start at once take turns."""
+    """Bring the tables to the newest revision, in one transaction; processes that start at once take turns.
+
+    Raises:
+        StorageError: the tables are of a revision that this release doesn't know.
+    """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     with engine.begin() as connection:
         _take_turn(connection)
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise StorageError(f"the ledger's tables are of a newer release: {error}; update this one") from error
 
 
 def _take_turn(connection: Connection) -> None:

@@ -238,4 +238,4 @@ def as_transport_error(what: str) -> Iterator[None]:
         yield
     except (KafkaError, OSError) as error:
         name = type(error).__name__
-        raise TransportError(f"{what}: {name}: {error}; check the address, the broker and its topics") from error
+        raise TransportError(f"{what}: {name}: {error}; check address, credentials, broker and topics") from error
