@@ -82,7 +82,7 @@ class VllmBackend:
 
     async def close(self) -> None:
         """Let the answers that run end, and close the connections."""
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._router.shutdown()
         for replica in self._replicas:
             await replica.client.close()
