@@ -18,7 +18,8 @@ build() {
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
     say "building $local"
-    debootstrap --variant=minbase --include=openjdk-17-jre-headless,ca-certificates-java bookworm "$scratch" >&2
+    debootstrap --variant=minbase --include=openjdk-17-jre-headless,ca-certificates-java \
+        bookworm "$scratch" >"$cache/debootstrap.log" 2>&1 || die "debootstrap failed: see $cache/debootstrap.log"
     mkdir -p "$scratch/opt/kafka"
     cp -r "$libs" "$scratch/opt/kafka/libs"
     rm -rf "$scratch"/var/cache/apt/* "$scratch"/var/lib/apt/lists/*
