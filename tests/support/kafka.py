@@ -27,7 +27,7 @@ OFFICIAL_IMAGE = f"apache/kafka:{VERSION}"
 LOCAL_IMAGE = f"lmt2-kafka:{VERSION}"
 CLUSTER_ID = "bG10Mi10ZXN0LWJyb2tlcg"  # 16 bytes in Base64, as Kafka wants it
 JVM = ("-Xmx512m", "-XX:+UseSerialGC")
-START_SECONDS = 90
+START_SECONDS = 180  # on idle cores it takes some 5
 
 
 def properties(port: int, controller_port: int, data: str, host: str) -> str:
