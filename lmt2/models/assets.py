@@ -127,4 +127,6 @@ def _to_safetensors(folder: Path, gguf: str, out: Path) -> Path:
         del model.config.quantization_config
     model.save_pretrained(out)
     AutoTokenizer.from_pretrained(folder, gguf_file=gguf).save_pretrained(out)
+    for file in out.iterdir():
+        file.chmod(0o644)  # another user may run the server
     return out
