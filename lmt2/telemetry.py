@@ -28,9 +28,9 @@ dead_letters_total = Counter("lmt2_dead_letters_total", "Records that could not 
 def configure_logging(settings: TelemetrySettings) -> None:
     """Send structured logs to standard error, as text for people or JSON lines for machines."""
     is_json = settings.log_format == "json"
-    last: list[Any] = (
-        [structlog.processors.JSONRenderer()] if is_json else [structlog.dev.ConsoleRenderer(pad_event_to=0)]
-    )
+    # Plain tracebacks: the default ones show local variables, passwords among them.
+    console = structlog.dev.ConsoleRenderer(pad_event_to=0, exception_formatter=structlog.dev.plain_traceback)
+    last: list[Any] = [structlog.processors.JSONRenderer()] if is_json else [console]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
