@@ -30,16 +30,17 @@ def event_key(envelope: Envelope) -> str:
 
 
 def is_repeat(session: Session, document: Document, envelope: Envelope) -> bool:
-    """Whether the ledger already has this event or this content.
+    """Whether the ledger already has this content, as this event or as another.
 
     Raises:
-        EventError: the document's id is taken by other content.
+        EventError: the event's or the document's id is taken by other content.
     """
     key, content = event_key(envelope), document.content_hash
-    query = select(DocumentRow.id).where(or_(DocumentRow.event_key == key, DocumentRow.content_hash == content))
-    if session.scalar(query.limit(1)) is not None:
+    same = or_(DocumentRow.event_key == key, DocumentRow.content_hash == content, DocumentRow.id == document.id)
+    found = session.scalars(select(DocumentRow.content_hash).where(same)).all()
+    if content in found:
         return True
-    if session.get(DocumentRow, document.id) is not None:
+    if found:  # not dropped as a repeat: whoever sent it believes that it will be learnt
         raise EventError(
             f"id: {document.id} is taken by another text; give the new text an id of its own and set supersedes"
         )
