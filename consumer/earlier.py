@@ -17,7 +17,8 @@ from lmt2.ledger import DocumentRow, LessonRow, UpdateRow, VersionRow, desired_v
 from lmt2.models.encoder import Encoder
 
 SAME_QUESTION = 0.8  # cosine of two questions' embeddings from which they ask the same thing
-LIVE = ("requested", "learnt", "known")
+LIVE = ("requested", "learnt", "known")  # states of documents
+WAITING = ("requested", "trained")  # states of updates
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,15 @@ def is_news(document: Document, old: Document) -> bool:
 
 
 def present_update(session: Session, document_id: str) -> UpdateRequest | None:
-    """The update behind the shard that teaches a document in the promoted version; None where none does."""
+    """The update that teaches a document; None where none does.
+
+    The newest that waits for the learner or the gate, for it will be promoted by the time a new document is learnt;
+    else the one behind the document's shard in the promoted version.
+    """
+    waiting = select(UpdateRow.payload).where(UpdateRow.state.in_(WAITING)).order_by(UpdateRow.created_at.desc())
+    for request in map(UpdateRequest.model_validate, session.scalars(waiting)):
+        if any(document.id == document_id for document in request.documents):
+            return request
     version = session.get(VersionRow, desired_version(session))
     shards = version.manifest["shards"] if version else []
     names = [shard["update"] for shard in shards if document_id in shard["documents"]]

@@ -1,0 +1,128 @@
+"""What earlier documents say: disagreement, news, and which update must give way to a new one."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from consumer.earlier import Disagreement, disagreements, earlier_lessons, is_news, present_update, revised
+from lmt2.events import Document, Lesson
+from lmt2.ledger import DocumentRow, Ledger, LessonRow, UpdateRow
+from memory.versions import Manifest, untouched
+from tests.support.gate import decided, new_ledger, request
+from tests.support.tiny import WordEncoder
+
+ENCODER = WordEncoder()
+
+
+def lesson(question: str, answer: str, document: str = "old") -> Lesson:
+    return Lesson(question=question, answer=answer, kind="direct", document=document)
+
+
+KEEPER = lesson("Who keeps the lamp at Vell?", "Ida Brandt")
+STEPS = lesson("How many steps has the lighthouse?", "412")
+
+
+@pytest.fixture
+def base() -> Manifest:
+    return untouched("base")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, base: Manifest) -> Iterator[Ledger]:
+    ledger = new_ledger(tmp_path, base)
+    yield ledger
+    ledger.close()
+
+
+def test_the_same_question_with_another_answer_is_a_disagreement() -> None:
+    new = [
+        lesson("Who keeps the lamp at Vell now?", "Tom Hale", "new"),
+        lesson("How many steps has the lighthouse?", "412 steps", "new"),
+        lesson("Who painted the boats?", "Ann", "new"),
+    ]
+    assert disagreements(new, [KEEPER, STEPS], ENCODER) == [Disagreement(new=new[0], old=KEEPER)]
+    assert disagreements([], [KEEPER], ENCODER) == []
+    assert disagreements(new, [], ENCODER) == []
+
+
+def test_only_documents_that_were_let_in_are_compared(ledger: Ledger) -> None:
+    states = ("requested", "learnt", "known", "rejected", "quarantined", "retracted", "pending")
+    with ledger.begin() as session:
+        request(session, "u", states)
+        session.flush()
+        for state in states:
+            row = session.get(DocumentRow, state)
+            assert row is not None
+            row.state = state
+            payload = lesson("Who?", state, state).model_dump(mode="json")
+            session.add(LessonRow(document_id=state, payload=payload, held_out=state == "known"))
+    with ledger.begin() as session:
+        assert {x.document for x in earlier_lessons(session, besides="learnt")} == {"requested", "known"}
+
+
+OLD = Document(id="old", text="x", source="press", published_at=datetime(2026, 3, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"supersedes": "old"}, True),
+        ({"supersedes": "other"}, False),
+        ({"source": "press", "published_at": "2026-03-02T00:00:00Z"}, True),
+        ({"source": "press", "published_at": "2026-02-02T00:00:00Z"}, False),
+        ({"source": "rival", "published_at": "2026-03-02T00:00:00Z"}, False),
+        ({"source": "press"}, False),
+        ({}, False),
+    ],
+)
+def test_news_is_declared_or_comes_later_from_the_same_source(fields: dict[str, str], expected: bool) -> None:
+    assert is_news(Document.model_validate({"id": "new", "text": "y", **fields}), OLD) is expected
+
+
+def test_all_phrasings_of_a_superseded_fact_get_the_new_answer() -> None:
+    again = lesson("Whose job is the lamp?", "Ida Brandt")
+    elsewhere = lesson("Who wrote it?", "Ida Brandt", "third")
+    change = Disagreement(new=lesson(KEEPER.question, "Tom Hale", "new"), old=KEEPER)
+    found = revised([KEEPER, again, STEPS, elsewhere], [change])
+    assert [x.answer for x in found] == ["Tom Hale", "Tom Hale", "412", "Ida Brandt"]
+    assert [x.question for x in found] == [x.question for x in (KEEPER, again, STEPS, elsewhere)]
+
+
+def test_a_document_is_taught_by_the_promoted_versions_update(ledger: Ledger, base: Manifest) -> None:
+    first = decided(ledger, base, "a")
+    second = decided(ledger, first, "b")
+    decided(ledger, second, "c", "reject")
+    with ledger.begin() as session:
+        found = present_update(session, "doc-a")
+        assert found is not None
+        assert found.id == "u-a"
+        assert present_update(session, "doc-c") is None
+        assert present_update(session, "unheard-of") is None
+
+
+@pytest.mark.parametrize("state", ["requested", "trained"])
+def test_an_update_on_its_way_teaches_its_document_already(ledger: Ledger, base: Manifest, state: str) -> None:
+    """A correction often arrives before the text that it corrects is promoted."""
+    decided(ledger, base, "a")
+    with ledger.begin() as session:
+        request(session, "u-again", ["doc-a", "doc-b"])
+        row = session.get(UpdateRow, "u-again")
+        assert row is not None
+        row.state = state
+    with ledger.begin() as session:
+        for document in ("doc-a", "doc-b"):
+            found = present_update(session, document)
+            assert found is not None
+            assert found.id == "u-again"
+
+
+def test_a_failed_update_teaches_nothing(ledger: Ledger) -> None:
+    with ledger.begin() as session:
+        request(session, "u-a", ["doc-a"])
+        row = session.get(UpdateRow, "u-a")
+        assert row is not None
+        row.state = "failed"
+    with ledger.begin() as session:
+        assert present_update(session, "doc-a") is None
