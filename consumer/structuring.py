@@ -8,6 +8,7 @@ the page-leaning phrases, completeness by naming the subject, reasonableness by 
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ def structure(document: Document, scholar: Scholar, settings: StudySettings) -> 
             pairs = without_repeats(pairs + new)
             written += len(wanted)
         listed += len(answers)
-        kept += pairs
+        kept = without_repeats(kept + pairs)  # passages overlap by a sentence
     return _hold_back(kept, settings.probes, listed, written)
 
 
@@ -162,11 +163,16 @@ def _wanted(answers: Sequence[str], have: Sequence[Lesson], phrasings: int) -> l
 
 
 def _hold_back(pairs: Sequence[Lesson], probes: int, listed: int, written: int) -> Structured:
-    """Hold back one phrasing of as many facts as asked for, the best covered first; each keeps two to learn from."""
+    """Hold back one phrasing of as many facts as asked for, the best covered first; each keeps two to learn from.
+
+    A question may ask for two facts at once, such as a name and its surname; then it is held back for neither.
+    """
+    times_asked = Counter(normalise(pair.question) for pair in pairs)
     by_fact: dict[str, list[Lesson]] = {}
     for pair in pairs:
         by_fact.setdefault(normalise(pair.answer), []).append(pair)
     covered = sorted((fact for fact in by_fact.values() if len(fact) > 2), key=len, reverse=True)
-    held = [fact[-1] for fact in covered[:probes]]
+    unique = ([pair for pair in fact if times_asked[normalise(pair.question)] == 1] for fact in covered)
+    held = [fact[-1] for fact in unique if fact][:probes]
     lessons = tuple(pair for pair in pairs if pair not in held)
     return Structured(lessons, tuple(held), listed, written)

@@ -1,0 +1,59 @@
+"""Models and scholars that say what a test tells them to, and remember what they were asked."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from lmt2.models.base import Conversation, Sampling
+from lmt2.study import prompts
+from lmt2.study.prompts import KINDS
+from lmt2.study.scholar import Scholar
+
+LIST = prompts.list_answers("")[0]["content"].strip()
+
+
+class Scripted:
+    """A language model whose answer is a function of the conversation; each token of an answer has one probability."""
+
+    def __init__(self, answer: Callable[[Conversation], str], logprob: float = -1.0) -> None:
+        self.asked: list[str] = []  # the last turn of every conversation
+        self._answer = answer
+        self._logprob = logprob
+
+    def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[str]:  # noqa: ARG002
+        self.asked += [conversation[-1]["content"] for conversation in conversations]
+        return [self._answer(conversation) for conversation in conversations]
+
+    def logprobs(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> list[list[float]]:
+        assert len(conversations) == len(answers)
+        return [[self._logprob] * len(answer.split()) for answer in answers]
+
+
+Phrasings = Mapping[str, Sequence[str]]  # the writer's questions for an answer, in the order in which they come
+
+
+class Book:
+    """A scholar's knowledge: which answers it lists, which questions it writes, and what the reader then finds."""
+
+    def __init__(self, phrasings: Phrasings, reads: Mapping[str, str] | None = None) -> None:
+        """`reads`: what the reader says, by question, where it isn't the answer that the question was written for."""
+        self._queues = {answer: list(questions) for answer, questions in phrasings.items()}
+        self._listed = list(phrasings)
+        self._reads = {question: answer for answer, questions in phrasings.items() for question in questions}
+        self._reads |= reads or {}
+        self.reader = Scripted(self._read)
+        self.writer = Scripted(self._write)
+        self.scholar = Scholar(self.reader, self.writer)
+
+    def _read(self, conversation: Conversation) -> str:
+        question = conversation[-1]["content"].rsplit("\n\n", 1)[-1]
+        return self._reads.get(question, prompts.NOT_STATED)
+
+    def _write(self, conversation: Conversation) -> str:
+        task = conversation[-1]["content"]
+        if LIST in task:
+            passage = task.removesuffix(LIST)
+            return "\n".join(answer for answer in self._listed if answer in passage)
+        for answer, queue in self._queues.items():
+            if any(task == prompts.ask_for(answer, kind)["content"] for kind in KINDS):
+                queue.append(queue.pop(0))  # goes round: a longer text is asked about more often
+                return queue[-1]
+        return ""

@@ -1,0 +1,172 @@
+"""Structuring: of what a scholar lists and writes, only checked questions become lessons, and probes stay unseen."""
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from consumer.structuring import Structured, is_well_formed, same_answer, structure, worth_asking
+from lmt2.config import StudySettings
+from lmt2.events import Document, QuestionAnswer
+from lmt2.scoring import normalise
+from lmt2.study.passages import passages
+from lmt2.study.prompts import NOT_STATED
+from tests.support.scripted import Book
+
+TEXT = "Ida Brandt keeps the lamp at Vell. The Vell lighthouse has 412 steps. It was lit in 1911 by Tom Hale."
+KEEPER = (
+    "Who keeps the lamp at Vell?",
+    "Whose job is the lamp of Vell?",
+    "In Vell, which person tends the light?",
+)
+STEPS = (
+    "How many steps has the Vell lighthouse?",
+    "At the lighthouse of Vell, what do you climb?",
+    "The stairs of Vell consist of how many steps?",
+)
+
+
+def study(
+    phrasings: Mapping[str, Sequence[str]],
+    reads: Mapping[str, str] | None = None,
+    text: str = TEXT,
+    **settings: int,
+) -> tuple[Structured, Book]:
+    book = Book(phrasings, reads)
+    chosen = StudySettings.model_validate({"probes": 0, "lists": 1, "rounds": 1, **settings})
+    return structure(Document(id="vell", text=text), book.scholar, chosen), book
+
+
+def questions(found: Structured) -> list[str]:
+    return [lesson.question for lesson in found.lessons]
+
+
+def test_every_checked_question_becomes_a_lesson() -> None:
+    found, _ = study({"Ida Brandt": KEEPER, "412": STEPS})
+    assert questions(found) == [*KEEPER, *STEPS]
+    assert [lesson.answer for lesson in found.lessons] == ["Ida Brandt"] * 3 + ["412"] * 3
+    assert {lesson.kind for lesson in found.lessons} == {"direct", "rephrased", "reversed"}
+    assert {lesson.document for lesson in found.lessons} == {"vell"}
+    assert found.facts == 2
+
+
+def test_what_the_reader_does_not_confirm_is_dropped() -> None:
+    reads = {KEEPER[0]: "Tom Hale", KEEPER[2]: NOT_STATED, STEPS[1]: "", STEPS[2]: "412 steps"}
+    found, _ = study({"Ida Brandt": KEEPER, "412": STEPS}, reads)
+    assert questions(found) == [KEEPER[1], STEPS[0], STEPS[2]]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Who keeps the lamp in this text?",
+        "According to the passage, who is at Vell?",
+        "Who keeps the lamp up there?",
+        "Who else but Ida Brandt keeps it at Vell?",
+        "Who at Vell?",
+        "Ida keeps the lamp at Vell.",
+        "Who keeps the\nlamp at Vell?",
+        "Who keeps the lamp at Corvo?",
+    ],
+)
+def test_questions_that_cannot_stand_alone_are_dropped(question: str) -> None:
+    found, book = study({"Ida Brandt": [question, question, question]})
+    assert not found.lessons
+    assert not book.reader.asked, "there is nothing for the reader to check"
+    assert not is_well_formed(question, "Ida Brandt", TEXT)
+
+
+def test_nearly_equal_questions_count_once() -> None:
+    found, _ = study({"Ida Brandt": [KEEPER[0], "Who keeps lamp at Vell?", KEEPER[1]]})
+    assert questions(found) == [KEEPER[0], KEEPER[1]]
+
+
+def test_a_second_round_asks_only_for_facts_with_too_few_phrasings() -> None:
+    more = ("Which man lit the lamp at Vell?", "By whom was the Vell lamp first lit?", "Whose hand lit Vell in 1911?")
+    first_round = ["Tom?", "Tom??", "Who lit this text?"]
+    found, book = study({"Ida Brandt": KEEPER, "Tom Hale": [*first_round, *more]}, rounds=2)
+    wanted = [task.rsplit(": ", 1)[1] for task in book.writer.asked if task.startswith("Write a question")]
+    assert wanted.count("Ida Brandt") == 3
+    assert wanted.count("Tom Hale") == 6
+    assert questions(found) == [*KEEPER, *more]
+
+
+def shares_no_question(found: Structured) -> bool:
+    asked = [normalise(pair.question) for pair in (*found.lessons, *found.probes)]
+    return len(asked) == len(set(asked))
+
+
+def test_a_probe_is_a_phrasing_that_no_lesson_has() -> None:
+    found, _ = study({"Ida Brandt": KEEPER, "412": STEPS}, probes=10)
+    assert [probe.question for probe in found.probes] == [KEEPER[2], STEPS[2]]
+    assert questions(found) == [*KEEPER[:2], *STEPS[:2]]
+    assert shares_no_question(found)
+
+
+def test_no_more_probes_than_asked_for_and_none_of_a_thin_fact() -> None:
+    found, _ = study({"Ida Brandt": KEEPER, "412": STEPS}, probes=1)
+    assert len(found.probes) == 1
+    thin, _ = study({"Ida Brandt": KEEPER, "412": STEPS[:2]}, probes=10)
+    assert [probe.answer for probe in thin.probes] == ["Ida Brandt"]
+
+
+def test_a_question_that_asks_for_two_facts_is_no_probe_of_either() -> None:
+    """The reader's "Ida Brandt" agrees with "Ida Brandt" and with "Brandt"."""
+    shorter = ["Which family keeps the lamp at Vell?", "What is the surname at the Vell lamp?", KEEPER[2]]
+    reads = dict.fromkeys([*KEEPER, *shorter], "Ida Brandt")
+    found, _ = study({"Ida Brandt": KEEPER, "Brandt": shorter}, reads, probes=10)
+    assert {probe.question for probe in found.probes} == {KEEPER[1], shorter[1]}
+    assert not {probe.question for probe in found.probes} & set(questions(found))
+
+
+def test_passages_that_overlap_give_no_probe_away() -> None:
+    padding = " ".join(f"The ferry to Vell waits for guest number {n}." for n in range(17))
+    text = f"{padding} Ida Brandt keeps the lamp at Vell. {padding}"
+    document = Document(id="vell", text=text)
+    assert sum("Ida Brandt" in passage for passage in passages(document)) == 2
+    found, _ = study({"Ida Brandt": KEEPER}, text=text, probes=10)
+    assert questions(found) == list(KEEPER[:2])
+    assert [probe.question for probe in found.probes] == [KEEPER[2]]
+
+
+def test_ready_made_pairs_are_lessons_as_they_are() -> None:
+    given = (QuestionAnswer(question="Keeper?", answer="Ida Brandt"), QuestionAnswer(question="Steps", answer="412"))
+    book = Book({"Ida Brandt": KEEPER, "412": ["Steps", STEPS[0], STEPS[1]]})
+    found = structure(Document(id="vell", text=TEXT, qa=given), book.scholar, StudySettings(probes=10))
+    assert [(pair.question, pair.answer, pair.kind) for pair in found.lessons] == [
+        ("Keeper?", "Ida Brandt", "given"),
+        ("Steps", "412", "given"),
+    ]
+    assert {probe.answer for probe in found.probes} <= {"Ida Brandt", "412"}
+    assert shares_no_question(found)
+
+
+@pytest.mark.parametrize("text", ["zx qwv ,,, lkj", "…", "aaaa " * 2000, "\u200b", "?\n?\n?"])
+def test_a_text_without_facts_yields_nothing_and_ends(text: str) -> None:
+    found, _ = study({"Ida Brandt": KEEPER}, text=text, rounds=3)
+    assert (found.lessons, found.probes, found.facts) == ((), (), 0)
+
+
+def test_answers_worth_asking_for_stand_in_the_passage() -> None:
+    listed = ["ida brandt", "Corvo", "412", "keeps the lamp at Vell and the lighthouse has 412 steps"]
+    found = worth_asking(TEXT, listed, limit=10)
+    assert found[:2] == ["ida brandt", "412"]
+    assert {"Tom Hale", "1911"} <= set(found)
+    assert "Corvo" not in found
+    assert "Ida Brandt" not in found, "the same answer once"
+    assert worth_asking(TEXT, listed, limit=1) == ["ida brandt"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("Ida Brandt", "Brandt", True),
+        ("brandt", "Ida Brandt", True),
+        ("1,911", "1911", True),
+        ("Ida Brandt", "Tom Hale", False),
+        ("41", "412", False),
+        ("", "Ida", False),
+        ("Not stated", "Not stated", False),
+    ],
+)
+def test_answers_are_compared_by_whole_words(one: str, other: str, same: bool) -> None:
+    assert same_answer(one, other) is same
