@@ -1,6 +1,7 @@
 """The consumer's work on one record: validate, drop repeats, structure, score, watch for drift, decide."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -124,7 +125,7 @@ class ConsumerWorker:
             session.add_all(
                 LessonRow(document_id=row.id, payload=x.model_dump(mode="json"), held_out=h) for x, h in held
             )
-            if studied.score.weights:
+            if studied.score.weights and math.isfinite(studied.score.nll):
                 session.add(SignalRow(document_id=row.id, conflict=studied.score.conflict, nll=studied.score.nll))
             if update:
                 session.add(UpdateRow(id=update.id, state="requested", payload=update.model_dump(mode="json")))
