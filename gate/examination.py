@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from statistics import fmean
 
 import torch
-from lmt2.scoring import hit
 from torch import Tensor
 
 from gate.anchors import Anchor
@@ -19,6 +18,7 @@ from lmt2.artifacts import ArtifactStore
 from lmt2.models.base import Sampling
 from lmt2.models.encoder import Encoder
 from lmt2.models.local import LocalModel
+from lmt2.scoring import hit
 from lmt2.study.prompts import user
 from memory.versioned import Shelf, VersionedModel
 from memory.versions import Manifest

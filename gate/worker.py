@@ -144,4 +144,4 @@ def rebased(manifest: Manifest, request: UpdateRequest, present: Manifest) -> Ma
         return manifest
     entry = next((shard for shard in manifest.shards if shard.update == request.id), None)
     threshold = max(manifest.threshold, present.threshold) if present.shards else manifest.threshold
-    return present.replace(request.replaces, entry, threshold)
+    return present.replace(request.replaces, entry, threshold, manifest.general)

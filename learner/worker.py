@@ -25,7 +25,6 @@ from memory.routing import threshold_for
 from memory.shards import Shard
 from memory.versions import Manifest, ShardEntry
 
-FALSE_ROUTES = 0.02  # share of general questions that a version may send to a shard
 Report = Callable[[int, float], None]
 
 
@@ -91,9 +90,10 @@ class LearnerWorker:
 
     def _candidate(self, parent: Manifest, request: UpdateRequest, artifact: str) -> Manifest:
         entry = ShardEntry(artifact=artifact, documents=tuple(d.id for d in request.documents), update=request.id)
-        child = parent.replace(request.replaces, entry, parent.threshold)
+        general = self._store.put({"general": self._learner.general}, {})
+        child = parent.replace(request.replaces, entry, parent.threshold, general)
         keys = [self._store.get(s.artifact)["keys"] for s in child.shards]
-        return parent.replace(request.replaces, entry, threshold_for(keys, self._learner.general, FALSE_ROUTES))
+        return child.model_copy(update={"threshold": threshold_for(keys, self._learner.general)})
 
     def _trained(self, request: UpdateRequest, manifest: Manifest, figures: dict[str, float]) -> Outcome:
         def effect(session: Session) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from lmt2.artifacts import ArtifactStore
@@ -33,6 +34,11 @@ class Shelf:
             self._shards[artifact] = from_tensors(tensors, self._config.intermediate_size, self._config.hidden_size)
         return self._shards[artifact]
 
+    def router(self, manifest: Manifest) -> Router:
+        """The router of a version."""
+        keys = [self.shard(entry.artifact).keys for entry in manifest.shards]
+        return Router(keys, manifest.threshold, general_of(self._store, manifest))
+
 
 class VersionedModel:
     """One version, ready to answer. It implements the model interface, so a gate examines what a user is served."""
@@ -44,7 +50,7 @@ class VersionedModel:
         self.model = model
         self.encoder = encoder
         self.shards = [shelf.shard(entry.artifact) for entry in manifest.shards]
-        self._router = Router([shard.keys for shard in self.shards], manifest.threshold)
+        self._router = shelf.router(manifest)
 
     def route(self, questions: Tensor) -> list[int | None]:
         """Which shard each question's embedding [N, E] goes to, as a number in the manifest."""
@@ -74,6 +80,11 @@ class VersionedModel:
             with self.model.use(self.side([route])):
                 scored += self.model.logprobs([conversation], [answer])
         return scored
+
+
+def general_of(store: ArtifactStore, manifest: Manifest) -> Tensor:
+    """Embeddings [G, E] of the general questions that a version's router compares with."""
+    return torch.empty(0, 0) if manifest.general is None else store.get(manifest.general)["general"]
 
 
 def question_of(conversation: Conversation) -> str:

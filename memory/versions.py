@@ -23,13 +23,17 @@ class ShardEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """An immutable version."""
+    """An immutable version.
+
+    `general` is the artifact with the embeddings of the general questions that the router compares with.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: int = SCHEMA
     base: str
     threshold: float
+    general: str | None = None
     shards: tuple[ShardEntry, ...] = ()
     parent: str | None = None
 
@@ -38,12 +42,15 @@ class Manifest(BaseModel):
         """The version's name: `v-` and the first twelve digits of the content's SHA-256."""
         return "v-" + hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
-    def replace(self, gone: Sequence[str], entry: ShardEntry | None, threshold: float) -> "Manifest":
+    def replace(
+        self, gone: Sequence[str], entry: ShardEntry | None, threshold: float, general: str | None = None
+    ) -> "Manifest":
         """The child version without the shards that teach a document of `gone`, and with a new one."""
         kept = tuple(s for s in self.shards if not set(s.documents) & set(gone))
         return Manifest(
             base=self.base,
             threshold=threshold,
+            general=general or self.general,
             shards=kept if entry is None else (*kept, entry),
             parent=self.id,
         )

@@ -10,6 +10,7 @@ from lmt2.ledger import Ledger, VersionRow
 from lmt2.models.assets import model_path
 from lmt2.models.encoder import Encoder
 from memory.routing import Router
+from memory.versioned import general_of
 from memory.versions import Manifest
 
 Story = dict[str, Any]
@@ -47,7 +48,7 @@ def _route(settings: Settings, manifest: Manifest, question: str) -> int | None:
     store = ArtifactStore(settings.artifacts_url)
     keys = [store.get(entry.artifact)["keys"] for entry in manifest.shards]
     encoder = Encoder(model_path(settings.model.encoder))
-    return Router(keys, manifest.threshold).route(encoder.at_once([question]))[0]
+    return Router(keys, manifest.threshold, general_of(store, manifest)).route(encoder.at_once([question]))[0]
 
 
 def _answer_in_words(story: Story) -> list[str]:
