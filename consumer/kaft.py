@@ -18,7 +18,7 @@ from lmt2.scoring import hit, normalise
 from lmt2.study import prompts
 
 GREEDY = Sampling(max_new_tokens=24)
-SAMPLED = Sampling(max_new_tokens=24, temperature=0.8, top_p=0.95)
+SAMPLED = Sampling(max_new_tokens=24, temperature=0.5, top_p=0.95)
 CONTENT = re.compile(r"[A-Z][\w’'-]+|\d[\d,.:]*\d|\d")
 
 

@@ -82,8 +82,8 @@ class ConsumerSettings(Section):
     """Intake, conflict score (KaFT, eq. 2) and triage."""
 
     max_text_bytes: int = Field(1_000_000, ge=1)
-    samples: int = Field(3, ge=1, description="answers sampled per question for the conflict score")
-    questions: int = Field(12, ge=1, description="questions of a document that are scored")
+    samples: int = Field(4, ge=1, description="answers sampled per question for the conflict score")
+    questions: int = Field(16, ge=1, description="questions of a document that are scored")
     alpha: float = Field(1.0, gt=0, description="weight of a lesson that conflicts with what the model says")
     beta: float = Field(0.1, ge=0, description="weight of a lesson that the model knows")
     learn_above: float = Field(0.5, ge=0, le=1, description="conflict rate from which a document is learnt at once")
