@@ -67,8 +67,8 @@ class KafkaTransport:
         with self._as_transport_error():
             admin = kafka.KafkaAdminClient(**self._client)
             try:
-                for topic in topics:
-                    with suppress(TopicAlreadyExistsError):
+                for topic in set(topics).difference(admin.list_topics()):
+                    with suppress(TopicAlreadyExistsError):  # another process was quicker
                         admin.create_topics({topic: wanted})
                 admin.wait_for_topics(list(topics))
             finally:
