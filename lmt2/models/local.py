@@ -17,6 +17,7 @@ from lmt2.errors import ModelError
 from lmt2.models.base import Conversation, Sampling
 from lmt2.models.compute import compute
 
+HEAD = 512  # most nuclei lie within so many tokens; sorting the whole vocabulary costs more than the model's step
 ROWS = 32  # rows of one generation batch; more rows win nothing on a CPU and cost memory
 TokenIds = list[int]
 
@@ -120,11 +121,13 @@ class LocalModel:
         An end-of-turn token ends its row and is not yielded. In the foreground steps don't wait for others.
         """
         step_of: AbstractContextManager[None]
+        can_shrink = getattr(self._mine, "side", None) is None  # a side memory counts on the rows it was made for
         shared = self._shared(prompts)
         ids, mask = _pad([p[shared:] for p in prompts], shared, left=True)
         draw = Sampler(plans)
         cache: Any = None
         alive = [True] * len(prompts)
+        rows = list(range(len(prompts)))  # the prompt behind each row of the batch
         for step in range(max(plan.max_new_tokens for plan in plans)):
             step_of = _no_wait() if in_foreground else compute.background()
             with step_of:
@@ -135,13 +138,18 @@ class LocalModel:
                     input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
                 )
                 tokens = draw(self.net.lm_head(out.last_hidden_state[:, -1]).float())
-            chosen = tokens.tolist()
-            for row, token in enumerate(chosen):
-                if token in self.stop_ids or step >= plans[row].max_new_tokens:
-                    alive[row] = False
+            chosen: list[int | None] = [None] * len(prompts)
+            for row, token in zip(rows, tokens.tolist(), strict=True):
+                alive[row] = alive[row] and token not in self.stop_ids and step < plans[row].max_new_tokens
+                chosen[row] = token if alive[row] else None
             if not any(alive):
                 return
-            yield [token if alive[row] else None for row, token in enumerate(chosen)]
+            yield chosen
+            live = [place for place, row in enumerate(rows) if alive[row]]
+            if can_shrink and len(live) <= len(rows) // 2:
+                cache.batch_select_indices(torch.tensor(live))
+                draw.keep(live)
+                tokens, mask, rows = tokens[live], mask[live], [rows[place] for place in live]
             ids = tokens.unsqueeze(1)
             mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
 
@@ -174,16 +182,24 @@ class Sampler:
         self._top_p = torch.tensor([plan.top_p for plan in plans]).unsqueeze(1)
         self._streams = [torch.Generator().manual_seed(plan.seed) for plan in plans]
 
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with some rows only."""
+        self._is_greedy, self._temperature = self._is_greedy[rows], self._temperature[rows]
+        self._top_p, self._streams = self._top_p[rows], [self._streams[row] for row in rows]
+
     def __call__(self, logits: Tensor) -> Tensor:
         """Tokens [B] for logits [B, V]."""
         best = logits.argmax(-1)
         if bool(self._is_greedy.all()):
             return best
-        weights, order = (logits / self._temperature).softmax(-1).sort(-1, descending=True)
+        everything = (logits / self._temperature).softmax(-1)
+        weights, order = everything.topk(min(HEAD, logits.shape[-1]))
+        if bool((weights.sum(-1, keepdim=True) < self._top_p).any()):  # a nucleus reaches further: sort it all
+            weights, order = everything.sort(-1, descending=True)
         before = weights.cumsum(-1) - weights
         heights = (weights * (before < self._top_p)).cumsum(-1)
         uniform = torch.stack([torch.rand(1, generator=stream) for stream in self._streams])
-        place = torch.searchsorted(heights, uniform * heights[:, -1:]).clamp(max=logits.shape[-1] - 1)
+        place = torch.searchsorted(heights, uniform * heights[:, -1:]).clamp(max=weights.shape[-1] - 1)
         return torch.where(self._is_greedy, best, order.gather(1, place).squeeze(1))
 
 
