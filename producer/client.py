@@ -32,6 +32,7 @@ class DocumentProducer:
 
     def __init__(self, transport: Transport, source: str = "lmt2-produce") -> None:
         self._source = source
+        transport.create_topics([DOCUMENTS])  # documents may come before the pipeline's first start
         self._producer = transport.producer()
 
     def send(self, documents: Iterable[Document]) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lmt2.config import KafkaSettings, Settings
-from lmt2.errors import TransportError
+from lmt2.errors import ConfigError, TransportError
 from lmt2.transport import open_transport
 from lmt2.transport.base import Outgoing, Record
 from lmt2.transport.embedded import EmbeddedConsumer, EmbeddedTransport
@@ -191,3 +191,12 @@ def test_settings_choose_the_transport(tmp_path: Path) -> None:
     assert (tmp_path / "events.db").is_file()
     kafka = open_transport(Settings(home=tmp_path, kafka=KafkaSettings(bootstrap="broker:9092")))
     assert not isinstance(kafka, EmbeddedTransport)
+
+
+def test_kafka_without_its_client_is_refused_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "lmt2.transport.kafka", raising=False)
+    monkeypatch.setitem(sys.modules, "kafka", None)
+    with pytest.raises(ConfigError, match=r"pip install 'lmt2\[kafka\]'"):
+        open_transport(Settings(home=tmp_path, kafka=KafkaSettings(bootstrap="broker:9092")))

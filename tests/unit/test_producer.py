@@ -32,6 +32,10 @@ class RecordingTransport(EmbeddedTransport):
     def __init__(self, recording: RecordingProducer) -> None:
         super().__init__(Path("unused"))
         self._recording = recording
+        self.topics: list[str] = []
+
+    def create_topics(self, topics: Sequence[str]) -> None:
+        self.topics += topics
 
     def producer(self) -> RecordingProducer:  # type: ignore[override]
         return self._recording
@@ -221,6 +225,12 @@ def test_what_is_not_acknowledged_is_an_error() -> None:
     producer = DocumentProducer(RecordingTransport(RecordingProducer(accepts=0)))
     with pytest.raises(TransportError, match="not acknowledged"):
         producer.send([Document(id="d", text="A")])
+
+
+def test_documents_may_be_sent_before_the_pipeline_ever_ran() -> None:
+    transport = RecordingTransport(RecordingProducer())
+    DocumentProducer(transport)
+    assert transport.topics == [DOCUMENTS]
 
 
 def test_nothing_is_sent_for_no_documents() -> None:
