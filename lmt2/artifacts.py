@@ -5,6 +5,7 @@ content. What is read is hashed again and compared: a damaged file is an error, 
 """
 
 import hashlib
+import json
 import os
 import re
 import uuid
@@ -30,7 +31,8 @@ class ArtifactStore:
 
     def put(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
         """Keep tensors; returns the SHA-256 of the file, which is its name. Putting the same again changes nothing."""
-        content = save(dict(tensors), dict(metadata))
+        # safetensors writes several metadata keys in an order that changes from call to call, and with it the hash
+        content = save(dict(tensors), {"lmt2": json.dumps(dict(metadata), sort_keys=True)})
         digest = hashlib.sha256(content).hexdigest()
         target = self._path(digest)
         try:
