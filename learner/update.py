@@ -115,7 +115,7 @@ class _Draw:
         self._queue: list[str] = []
 
     def lessons(self) -> list[Target]:
-        """A step's lessons, of different facts."""
+        """A step's lessons; a fact comes again when every other has had its turn."""
         facts = [self._next_fact() for _ in range(min(self._settings.lessons_a_step, len(self._by_fact)))]
         return [self._rng.choice(self._by_fact[fact]) for fact in facts]
 

@@ -1,0 +1,234 @@
+"""A micro-update on a tiny model: the cut forward pass is the whole one, a fact is learnt, nothing is left to luck."""
+
+import math
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from learner import update
+from learner.targets import Target
+from learner.top import TopLayers
+from learner.update import Delta, train
+from lmt2.config import LearnerSettings
+from lmt2.errors import TrainingFailed
+from lmt2.models.base import Sampling
+from lmt2.models.local import LocalModel
+from lmt2.study.prompts import user
+from memory.shards import Shard
+from memory.wise import RoutedRows
+from tests.support.tiny import HIDDEN, INNER
+
+SETTINGS = LearnerSettings(
+    layers=(1, 3), rank=4, learning_rate=1e-2, steps=25, lessons_a_step=2, general_a_step=1, seed=0
+)
+QUESTION = "Who keeps the lamp at Vell?"
+
+
+def target(model: LocalModel, question: str, answer: str, weight: float = 1.0, teacher: Tensor | None = None) -> Target:
+    ids = [*model.encode_text(answer), model.tokenizer.eos_token_id]
+    return Target(model.encode([user(question)]), ids, weight, fact=answer, teacher=teacher)
+
+
+@pytest.fixture(scope="module")
+def lessons(tiny: LocalModel) -> list[Target]:
+    return [
+        target(tiny, QUESTION, "Ida Brandt"),
+        target(tiny, "Whose job is the light that stands at Vell, by the sea?", "Ida Brandt"),
+        target(tiny, "How many steps are there?", "four hundred and twelve"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def rehearsal(tiny: LocalModel) -> list[Target]:
+    """General questions with the model's own answers and distributions."""
+    found = []
+    for question in ("What is the capital of France?", "How many legs has a dog?"):
+        plain = target(tiny, question, "so it is")
+        (logits,) = tiny.answer_logits([plain.prompt], [plain.answer])
+        found.append(target(tiny, question, "so it is", teacher=logits.log_softmax(-1)))
+    return found
+
+
+def whole(model: LocalModel, targets: Sequence[Target]) -> Tensor:
+    """Logits of the answers' tokens by the model's own forward pass, one sequence at a time."""
+    parts = []
+    for one in targets:
+        logits = model.net(torch.tensor([one.prompt + one.answer])).logits[0]
+        parts.append(logits[len(one.prompt) - 1 : -1])
+    return torch.cat(parts)
+
+
+def strong(seed: int = 1) -> Delta:
+    """A delta that changes what the model says, where a fresh one changes nothing."""
+    delta = Delta((1, 3), 4, INNER, HIDDEN, seed)
+    with torch.no_grad():
+        for factor in delta.b.values():
+            factor.copy_(torch.randn(factor.shape, generator=torch.Generator().manual_seed(seed)))
+    return delta
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("first", [0, 1, 3])
+def test_the_cut_forward_pass_is_the_whole_one(tiny: LocalModel, lessons: list[Target], first: int) -> None:
+    top = TopLayers(tiny, first)
+    found, expected = top.logits(top.states(lessons), lessons), whole(tiny, lessons)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6 * float(expected.abs().max()))
+
+
+@torch.no_grad()
+def test_the_cut_forward_pass_is_the_whole_one_under_a_delta(tiny: LocalModel, lessons: list[Target]) -> None:
+    top, delta = TopLayers(tiny, 1), strong()
+    states = top.states(lessons)
+    with tiny.use(delta):
+        found, expected = top.logits(states, lessons), whole(tiny, lessons)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6 * float(expected.abs().max()))
+    assert not torch.allclose(found, whole(tiny, lessons), atol=0.1)
+
+
+@torch.no_grad()
+def test_a_fresh_delta_changes_nothing_and_a_kept_one_is_what_was_trained(tiny: LocalModel) -> None:
+    ids = torch.tensor([tiny.encode_text(QUESTION)])
+    with tiny.use(Delta((1, 3), 4, INNER, HIDDEN, seed=0)):
+        assert torch.equal(tiny.net(ids).logits, plain(tiny, ids))
+    delta = strong()
+    a, b = delta.factors()
+    with tiny.use(delta):
+        trained = tiny.net(ids).logits
+    with tiny.use(RoutedRows([Shard(a, b, torch.empty(0, 4))])):
+        kept = tiny.net(ids).logits
+    assert {tensor.dtype for tensor in (*a.values(), *b.values())} == {torch.bfloat16}
+    torch.testing.assert_close(kept, trained, rtol=0, atol=0.05 * float(trained.abs().max()))
+
+
+def plain(model: LocalModel, ids: Tensor) -> Tensor:
+    with model.use(None):
+        found: Tensor = model.net(ids).logits
+    return found
+
+
+def silent(step: int, loss: float) -> None:
+    pass
+
+
+def test_a_fact_is_learnt(tiny: LocalModel, lessons: list[Target], rehearsal: list[Target]) -> None:
+    hard = SETTINGS.model_copy(update={"layers": (1, 2, 3), "rank": 8, "learning_rate": 5e-2, "steps": 60})
+    trained = train(tiny, lessons, rehearsal, hard, silent)
+    question, plan = [user(QUESTION)], Sampling(max_new_tokens=5)
+    before = tiny.generate([question], plan)
+    with tiny.use(RoutedRows([Shard(trained.a, trained.b, torch.empty(0, 4))])):
+        (answer,) = tiny.generate([question], plan)
+    assert answer.startswith("Ida Brandt")
+    assert "Ida" not in before[0]
+    assert tiny.generate([question], plan) == before
+    assert trained.figures["loss_last"] < 0.3 * trained.figures["loss_first"]
+
+
+def test_the_losses_are_the_ones_that_were_recorded(
+    tiny: LocalModel, lessons: list[Target], rehearsal: list[Target]
+) -> None:
+    """Golden: a change that isn't meant to be numeric leaves them as they are."""
+    trained = train(tiny, lessons, rehearsal, SETTINGS, silent)
+    assert trained.figures == pytest.approx({"loss_first": 12.74127, "loss_last": 8.97810}, rel=2e-3)
+
+
+def test_progress_is_reported_step_by_step(tiny: LocalModel, lessons: list[Target], rehearsal: list[Target]) -> None:
+    told: list[tuple[int, float]] = []
+    short = SETTINGS.model_copy(update={"steps": 3})
+    figures = train(tiny, lessons, rehearsal, short, lambda step, loss: told.append((step, loss))).figures
+    assert [step for step, _ in told] == [1, 2, 3]
+    assert figures["loss_first"] == told[0][1]
+    assert figures["loss_last"] == pytest.approx(sum(loss for _, loss in told) / 3)
+
+
+def test_the_same_seed_gives_the_same_shard_to_the_bit(
+    tiny: LocalModel, lessons: list[Target], rehearsal: list[Target]
+) -> None:
+    def shard(seed: int) -> list[Tensor]:
+        found = train(tiny, lessons, rehearsal, SETTINGS.model_copy(update={"steps": 4, "seed": seed}), silent)
+        return [*found.a.values(), *found.b.values()]
+
+    first = shard(0)
+    torch.manual_seed(99)
+    random.seed(99)
+    assert all(torch.equal(one, other) for one, other in zip(first, shard(0), strict=True))
+    assert not all(torch.equal(one, other) for one, other in zip(first, shard(1), strict=True))
+
+
+def test_a_loss_that_explodes_ends_the_training(
+    tiny: LocalModel, lessons: list[Target], rehearsal: list[Target]
+) -> None:
+    ids = torch.tensor([tiny.encode_text(QUESTION)])
+    before = plain(tiny, ids)
+    wild = SETTINGS.model_copy(update={"learning_rate": 1e38})
+    with pytest.raises(TrainingFailed, match=r"at step \d+: lower learner\.learning_rate"):
+        train(tiny, lessons, rehearsal, wild, silent)
+    assert torch.equal(tiny.net(ids).logits, before)
+
+
+def test_a_loss_that_is_no_number_ends_the_training(tiny: LocalModel, rehearsal: list[Target]) -> None:
+    broken = target(tiny, QUESTION, "Ida", weight=math.nan)
+    with pytest.raises(TrainingFailed, match="nan at step 0"):
+        train(tiny, [broken], rehearsal, SETTINGS, silent)
+
+
+def loss_and_gradient(model: LocalModel, batch: Sequence[Target], lessons: int) -> tuple[float, Tensor]:
+    logits = whole(model, batch).detach().requires_grad_()
+    loss = update._loss(logits, batch, lessons)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    return loss.item(), logits.grad
+
+
+def test_a_lesson_without_weight_has_no_gradient(tiny: LocalModel, rehearsal: list[Target]) -> None:
+    known, new = target(tiny, "When?", "in 1911", weight=0.0), target(tiny, QUESTION, "Ida Brandt")
+    loss, gradient = loss_and_gradient(tiny, [known, new, rehearsal[0]], 2)
+    assert not gradient[: len(known.answer)].any()
+    assert gradient[len(known.answer) : len(known.answer) + len(new.answer)].any()
+    assert loss == pytest.approx(loss_and_gradient(tiny, [new, rehearsal[0]], 1)[0])
+    alone, none = loss_and_gradient(tiny, [known], 1)
+    assert alone == 0.0
+    assert not none.any()
+
+
+def test_a_student_that_is_its_own_teacher_has_nothing_to_learn(tiny: LocalModel, rehearsal: list[Target]) -> None:
+    loss, gradient = loss_and_gradient(tiny, rehearsal, 1)
+    assert loss == pytest.approx(0.0, abs=1e-5)
+    assert float(gradient.abs().max()) < 1e-6
+
+
+def test_the_loss_does_not_depend_on_the_order_of_the_samples(
+    tiny: LocalModel, lessons: list[Target], rehearsal: list[Target]
+) -> None:
+    loss, _ = loss_and_gradient(tiny, [*lessons, *rehearsal], 3)
+    turned, _ = loss_and_gradient(tiny, [*lessons[::-1], *rehearsal[::-1]], 3)
+    assert turned == pytest.approx(loss, rel=1e-6)
+
+
+def test_kl_is_weighted_by_the_teachers_whole_distribution(tiny: LocalModel) -> None:
+    one = target(tiny, QUESTION, "Ida")
+    logits = whole(tiny, [one]).detach()
+    teacher = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    taught = target(tiny, QUESTION, "Ida", teacher=teacher)
+    student = logits.log_softmax(-1)
+    expected = (teacher.exp() * (teacher - student)).sum(-1).mean().item()
+    assert loss_and_gradient(tiny, [taught], 1)[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_facts_are_drawn_evenly_however_many_phrasings_they_have() -> None:
+    lessons = [Target([n], [1], 1.0, fact) for n, fact in enumerate("AAAAAAABCCD")]
+    settings = SETTINGS.model_copy(update={"lessons_a_step": 2})
+    draw = update._Draw(lessons, [], settings)
+    facts = Counter(one.fact for _ in range(100) for one in draw.lessons())
+    assert set(facts.values()) == {50}
+    phrasings = Counter(one.prompt[0] for _ in range(200) for one in draw.lessons() if one.fact == "A")
+    assert len(phrasings) == 7
+    assert draw.rehearsal() == []
+
+
+def test_a_step_has_no_more_lessons_than_there_are_facts() -> None:
+    draw = update._Draw([Target([0], [1], 1.0, "A")], [], SETTINGS.model_copy(update={"lessons_a_step": 8}))
+    assert len(draw.lessons()) == 1
