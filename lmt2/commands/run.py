@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmt2 import running
-from lmt2.commands.common import ConfigOption, HomeOption, KafkaOption, find_site, out, override
+from lmt2.commands.common import ConfigOption, HomeOption, KafkaOption, absolute, find_site, out, override
 from lmt2.config import Settings
 from lmt2.models.assets import model_path
-from lmt2.running import Running
+from lmt2.running import Running, announce, claimed
 from lmt2.servers import Health, address, listen
 from lmt2.supervisor import Service, Supervisor
 
@@ -25,27 +24,26 @@ GatePortOption = Annotated[int | None, typer.Option("--port", min=0, max=65535, 
 def up(home: HomeOption = None, config: ConfigOption = None, kafka: KafkaOption = "", port: PortOption = None) -> None:
     """Run the whole pipeline: consumer, learner, gate and serving in one process."""
     settings = _settings(home, config, kafka, "serving", port)
-    with running.claimed(settings.home):
-        listener, console = _serving_socket(settings), _console_socket(settings)
-        here = Running(
-            pid=os.getpid(),
-            serving=address(listener),
-            console=address(console),
-            kafka=settings.kafka.bootstrap,
-            config=config.expanduser().absolute() if config else None,
-        )
+    with claimed(settings.home), _serving_socket(settings) as listener, _console_socket(settings) as console:
         out.print(f"LMT² is starting in {settings.home}")
         parts = _parts(settings)
         from lmt2 import pipeline
 
         services = [stage(parts) for stage in pipeline.STAGES.values()]
         services += [pipeline.console(parts, console), pipeline.serving(parts, listener)]
+        here = Running(
+            pid=os.getpid(),
+            serving=address(listener),
+            console=address(console),
+            kafka=settings.kafka.bootstrap,
+            config=absolute(config) if config else None,
+        )
 
-        def announce() -> None:
-            running.announce(settings.home, here)
+        def greet() -> None:
+            announce(settings.home, here)
             _greet(here)
 
-        Supervisor(services).run(announce)
+        Supervisor(services).run(greet)
     out.print("LMT² has stopped")
 
 
@@ -64,21 +62,21 @@ def gate(
 ) -> None:
     """Run the gate alone, with its console."""
     settings = _settings(home, config, kafka, "gate", port)
-    listener = _console_socket(settings)
-    parts = _parts(settings)
-    from lmt2 import pipeline
+    with _console_socket(settings) as listener:
+        parts = _parts(settings)
+        from lmt2 import pipeline
 
-    _supervise([pipeline.gate(parts), pipeline.console(parts, listener)], f"gate at {address(listener)}")
+        _supervise([pipeline.gate(parts), pipeline.console(parts, listener)], f"gate at {address(listener)}")
 
 
 def serve(home: HomeOption = None, config: ConfigOption = None, port: PortOption = None) -> None:
     """Run the serving address alone."""
     settings = _settings(home, config, "", "serving", port)
-    listener = _serving_socket(settings)
-    parts = _parts(settings)
-    from lmt2 import pipeline
+    with _serving_socket(settings) as listener:
+        parts = _parts(settings)
+        from lmt2 import pipeline
 
-    _supervise([pipeline.serving(parts, listener)], f"serving at {address(listener)}/v1")
+        _supervise([pipeline.serving(parts, listener)], f"serving at {address(listener)}/v1")
 
 
 def _run_stage(name: str, settings: Settings) -> None:
