@@ -8,9 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from lmt2.config import KafkaSettings, Settings
 from lmt2.errors import TransportError
+from lmt2.events import DEAD_LETTERS
+from lmt2.ledger import ControlRow, Ledger
+from lmt2.stage import Outcome, Stage
 from lmt2.transport import open_transport
 from lmt2.transport.base import Consumer, Outgoing, Record, Transport
 from lmt2.transport.embedded import EmbeddedConsumer
@@ -275,6 +279,47 @@ def test_all_records_can_be_read_without_joining_a_group(
     member.commit(read(member, 1)[0])
     assert sorted(values(list(transport.read_all(topic)))) == list(range(20))
     assert len(read(member, 19)) == 19
+
+
+class SlowWorker:
+    """Takes longer than a poll, so that the stage pauses, polls and resumes for each record."""
+
+    name = "slow"
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+
+    def work(self, record: Record) -> Outcome:
+        time.sleep(0.5)
+        name = record.value.decode()
+        return Outcome(
+            lambda session: session.add(ControlRow(name=name, value="kept")),
+            [Outgoing(f"{record.topic}.out", record.value)],
+        )
+
+
+def test_a_stage_works_through_a_topic(transport: Transport, topic: str, tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    ledger.migrate()
+
+    def kept() -> set[str]:
+        with ledger.begin() as session:
+            return set(session.scalars(select(ControlRow.name)))
+
+    out = f"{topic}.out"
+    transport.create_topics([out, DEAD_LETTERS])
+    send(transport, numbered_keys(topic, 4))
+    stage = Stage(SlowWorker(topic), transport, ledger, group_prefix=topic)
+    thread = threading.Thread(target=stage.run)
+    thread.start()
+    wait_until(lambda: len(kept()) == 4)
+    stage.stop()
+    thread.join()
+    successor = transport.consumer(topic, f"{topic}.slow")
+    assert successor.poll(3) == [], "every record was committed"
+    successor.close()
+    assert len(list(transport.read_all(out))) == 4
+    ledger.close()
 
 
 def test_topics_can_be_created_again_without_losing_records(
