@@ -5,7 +5,7 @@ Shape legend: B rows of a batch, T tokens, V vocabulary, D hidden, F the MLP's i
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,6 +70,11 @@ class LocalModel:
         finally:
             self._mine.side = before
 
+    @property
+    def has_side(self) -> bool:
+        """Whether this thread's forward passes go through a side memory."""
+        return getattr(self._mine, "side", None) is not None
+
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[str]:
         """One answer for each conversation. What all prompts of a batch begin with is computed once."""
         answers: list[str] = []
@@ -99,10 +104,10 @@ class LocalModel:
         """Float32 logits [T, V] that predict each token of each answer."""
         for start in range(0, len(prompts), ROWS):
             heads, tails = prompts[start : start + ROWS], answers[start : start + ROWS]
-            shared = self._shared(heads)
+            shared = self.shared(heads)
             texts = [h[shared:] + t[:-1] for h, t in zip(heads, tails, strict=True)]
             with compute.background():
-                cache = self._prefill(heads[0][:shared], len(heads))
+                cache = self.prefill(heads[0][:shared], len(heads))
                 ids, mask = _pad(texts, shared, left=False)
                 hidden = self.net.model(input_ids=ids, attention_mask=mask, past_key_values=cache).last_hidden_state
             for row, (head, tail) in enumerate(zip(heads, tails, strict=True)):
@@ -120,44 +125,19 @@ class LocalModel:
 
         An end-of-turn token ends its row and is not yielded. In the foreground steps don't wait for others.
         """
-        step_of: AbstractContextManager[None]
-        can_shrink = getattr(self._mine, "side", None) is None  # a side memory counts on the rows it was made for
-        shared = self._shared(prompts)
-        ids, mask = _pad([p[shared:] for p in prompts], shared, left=True)
-        draw = Sampler(plans)
-        cache: Any = None
-        alive = [True] * len(prompts)
-        rows = list(range(len(prompts)))  # the prompt behind each row of the batch
-        for step in range(max(plan.max_new_tokens for plan in plans)):
-            step_of = _no_wait() if in_foreground else compute.background()
-            with step_of:
-                if cache is None:
-                    cache = self._prefill(prompts[0][:shared], len(prompts))
-                positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-                out = self.net.model(
-                    input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-                )
-                tokens = draw(self.net.lm_head(out.last_hidden_state[:, -1]).float())
-            chosen: list[int | None] = [None] * len(prompts)
-            for row, token in zip(rows, tokens.tolist(), strict=True):
-                alive[row] = alive[row] and token not in self.stop_ids and step < plans[row].max_new_tokens
-                chosen[row] = token if alive[row] else None
-            if not any(alive):
+        batch = _Batch(self, prompts, plans)
+        while True:
+            with _no_wait() if in_foreground else compute.background():
+                chosen = batch.step()
+            if chosen is None:
                 return
             yield chosen
-            live = [place for place, row in enumerate(rows) if alive[row]]
-            if can_shrink and len(live) <= len(rows) // 2:
-                cache.batch_select_indices(torch.tensor(live))
-                draw.keep(live)
-                tokens, mask, rows = tokens[live], mask[live], [rows[place] for place in live]
-            ids = tokens.unsqueeze(1)
-            mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
 
-    def _shared(self, prompts: Sequence[TokenIds]) -> int:
+    def shared(self, prompts: Sequence[TokenIds]) -> int:
         """How many tokens to compute once for all rows: none under a side memory, where rows may differ in shard."""
-        return 0 if getattr(self._mine, "side", None) is not None else _common_prefix(prompts)
+        return 0 if self.has_side else _common_prefix(prompts)
 
-    def _prefill(self, prefix: TokenIds, rows: int) -> Any:
+    def prefill(self, prefix: TokenIds, rows: int) -> Any:
         """Keys and values of a prefix, computed once and repeated for each row."""
         cache: Any = DynamicCache(config=self.net.config)
         if prefix:
@@ -171,6 +151,62 @@ class LocalModel:
             return output if side is None else side.add(layer, inputs[0], output)
 
         return through_side
+
+
+class _Batch:
+    """Rows that are decoded together, and the keys and values of what they have said so far."""
+
+    def __init__(self, model: LocalModel, prompts: Sequence[TokenIds], plans: Sequence[Sampling]) -> None:
+        self._model = model
+        self._plans = plans
+        shared = model.shared(prompts)
+        self._prefix = prompts[0][:shared]
+        self._ids, self._mask = _pad([p[shared:] for p in prompts], shared, left=True)
+        self._draw = Sampler(plans)
+        self._cache: Any = None
+        self._rows = list(range(len(prompts)))  # the prompt behind each row of the batch
+        self._alive = [True] * len(prompts)
+        self._said = 0
+        self._can_shrink = not model.has_side  # a side memory counts on the rows that it was made for
+
+    def step(self) -> list[int | None] | None:
+        """One token for each prompt, None for those that have ended; None in all when all have."""
+        tokens = self._next()
+        chosen: list[int | None] = [None] * len(self._plans)
+        for row, token in zip(self._rows, tokens.tolist(), strict=True):
+            is_over = token in self._model.stop_ids or self._said >= self._plans[row].max_new_tokens
+            self._alive[row] = self._alive[row] and not is_over
+            chosen[row] = token if self._alive[row] else None
+        if not any(self._alive):
+            return None
+        self._said += 1
+        self._go_on_with(tokens)
+        return chosen
+
+    def _next(self) -> Tensor:
+        if self._cache is None:
+            self._cache = self._model.prefill(self._prefix, len(self._plans))
+        net = self._model.net
+        positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -self._ids.shape[1] :]
+        hidden = net.model(
+            input_ids=self._ids,
+            attention_mask=self._mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state
+        return self._draw(net.lm_head(hidden[:, -1]).float())
+
+    def _go_on_with(self, tokens: Tensor) -> None:
+        """Append the tokens; once half of the rows have ended, go on without those."""
+        live = [place for place, row in enumerate(self._rows) if self._alive[row]]
+        if self._can_shrink and len(live) <= len(self._rows) // 2:
+            self._cache.batch_select_indices(torch.tensor(live))
+            self._draw.keep(live)
+            tokens, self._mask = tokens[live], self._mask[live]
+            self._rows = [self._rows[place] for place in live]
+        self._ids = tokens.unsqueeze(1)
+        self._mask = torch.cat([self._mask, torch.ones_like(self._ids)], dim=1)
 
 
 class Sampler:
