@@ -69,6 +69,13 @@ def test_a_shard_survives_the_artifact_store(tmp_path: Path) -> None:
     assert torch.equal(found.keys, KEYS)
 
 
+def test_the_same_shard_has_the_same_name_however_often_it_is_kept(tmp_path: Path) -> None:
+    store, tensors = ArtifactStore(str(tmp_path)), tiny_shard(KEYS).tensors()
+    names = {store.put(tensors, {"update": "u-1", "base": "b", "parent": "v"}) for _ in range(20)}
+    assert len(names) == 1
+    assert store.put(tensors, {"update": "u-2", "base": "b", "parent": "v"}) not in names
+
+
 def damaged(name: str, tensor: Tensor | None) -> dict[str, Tensor]:
     tensors = tiny_shard(KEYS, layers=(1,)).tensors() | ({} if tensor is None else {name: tensor})
     if tensor is None:
