@@ -54,5 +54,6 @@ def test_each_reason_and_their_order(evidence: Evidence, do: str, reason: str) -
 
 
 def test_a_little_doubt_does_not_keep_a_document_out() -> None:
-    doubt = replace(KNOWN, contradicted=0.24, score=scored(conflict=0.9, sure_of_other=0.24))
+    score = scored(conflict=0.9, sure_of_other=SURE_OF_OTHER - 0.01)
+    doubt = replace(KNOWN, contradicted=CONTRADICTED - 0.01, score=score)
     assert decide(doubt, SETTINGS) == Action("learn", "conflict")
