@@ -4,7 +4,7 @@ Values are read as bytes and decoded by the stage: a deserialiser that raises wo
 Offsets are committed record by record, when a stage has made the record's effect durable.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import Any
 
@@ -19,6 +19,7 @@ from kafka.errors import (
     TopicAlreadyExistsError,
     UnknownMemberIdError,
 )
+from kafka.net.compat import KafkaNetClient
 
 from lmt2 import telemetry
 from lmt2.config import KafkaSettings
@@ -65,7 +66,7 @@ class KafkaTransport:
             "configs": {"max.message.bytes": str(MAX_BYTES)},
         }
         with self._as_transport_error():
-            admin = kafka.KafkaAdminClient(**self._client)
+            admin = self._open(kafka.KafkaAdminClient)
             try:
                 for topic in set(topics).difference(admin.list_topics()):
                     with suppress(TopicAlreadyExistsError):  # another process was quicker
@@ -78,8 +79,8 @@ class KafkaTransport:
         """A new producer; threads may share it."""
         with self._as_transport_error():
             return KafkaProducer(
-                kafka.KafkaProducer(
-                    **self._client,
+                self._open(
+                    kafka.KafkaProducer,
                     acks="all",
                     enable_idempotence=True,
                     allow_auto_create_topics=False,
@@ -92,8 +93,8 @@ class KafkaTransport:
     def consumer(self, topic: str, group: str) -> "KafkaConsumer":
         """A new member of a group."""
         with self._as_transport_error():
-            client = kafka.KafkaConsumer(
-                **self._client,
+            client = self._open(
+                kafka.KafkaConsumer,
                 **READING,
                 group_id=group,
                 max_poll_records=1,  # a record that is read but not in work would be read twice after a rebalance
@@ -107,7 +108,7 @@ class KafkaTransport:
 
     def read_all(self, topic: str) -> Iterator[Record]:
         """The records that a topic holds now; no group is joined."""
-        with self._as_transport_error(), closing(kafka.KafkaConsumer(**self._client, **READING)) as client:
+        with self._as_transport_error(), closing(self._open(kafka.KafkaConsumer, **READING)) as client:
             numbers = client.partitions_for_topic(topic) or ()
             partitions = [kafka.TopicPartition(topic, number) for number in sorted(numbers)]
             client.assign(partitions)
@@ -115,6 +116,22 @@ class KafkaTransport:
             while any(client.position(partition) < end for partition, end in ends.items()):
                 for raws in client.poll(READ_MS).values():
                     yield from map(_record, raws)
+
+    def _open(self, kind: Callable[..., Any], **settings: object) -> Any:
+        """A client; one that can't start is closed, for kafka-python would leave its sockets and thread behind."""
+        started: list[Any] = []
+
+        def connect(**given: object) -> Any:
+            started.append(KafkaNetClient(**given))
+            return started[-1]
+
+        try:
+            return kind(**self._client, **settings, kafka_client=connect)
+        except KafkaError:
+            for client in started:
+                client.close()
+                client._net.stop()  # noqa: SLF001
+            raise
 
     @contextmanager
     def _as_transport_error(self) -> Iterator[None]:
