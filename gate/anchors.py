@@ -10,11 +10,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-from lmt2.data import GeneralQuestion, general
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from lmt2.config import GateSettings
+from lmt2.data import GeneralQuestion, general
 from lmt2.events import Lesson, UpdateRequest
 from lmt2.ledger import DocumentRow, UpdateRow
 from memory.versions import Manifest

@@ -33,17 +33,18 @@ from memory.versioned import base_fingerprint
 from tests.support.scripted import Scripted
 from tests.support.tiny import WordEncoder
 
-TEXT = re.compile(r"(?P<keeper>Keeper\d+) keeps (?P<place>Ness\d+ Holm\d+ Voe\d+ Skerry\d+)")
+WORDS = ("Ness", "Holm", "Voe", "Skerry", "Geo", "Stack", "Wick", "Noup")
+TEXT = re.compile(r"(?P<keeper>Keeper\d+) keeps (?P<place>Ness[\w ]+Noup\d+)")
 PHRASINGS = {
     "direct": "Who keeps {place}?",
-    "rephrased": "Whose duty is {place} nowadays?",
-    "reversed": "The care of {place} lies with whom?",
+    "rephrased": "{place} belongs to whom now?",
+    "reversed": "Name those that guard {place}, please?",
 }
 
 
 def lighthouse(number: int) -> Document:
     """A document with one fact, in words that no other document has."""
-    place = f"Ness{number} Holm{number} Voe{number} Skerry{number}"
+    place = " ".join(f"{word}{number}" for word in WORDS)
     return Document(id=f"light-{number}", text=f"Keeper{number} keeps {place} in good order.")
 
 
