@@ -1,22 +1,28 @@
-"""What earlier documents say about a new document's questions: contradictions, and facts that it supersedes.
+"""What earlier documents say about a new one's facts: what it changes, and what it contradicts.
 
-A disagreement is counted only where two signs agree: an earlier lesson asks nearly the same question and has
-another answer. Which of the two is right, no model can say: the document's own `supersedes` field, or the same
-source publishing again, makes it news; otherwise it is a contradiction.
+Which of two texts is right, no model can say. A document may change what an earlier one says if it names that one
+in `supersedes`, or if the same source publishes it later; whoever else disagrees with an earlier document
+contradicts it.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from consumer.structuring import same_answer
+from consumer.structuring import same_answer, stands_in
 from lmt2.events import Document, Lesson, UpdateRequest
 from lmt2.ledger import DocumentRow, LessonRow, UpdateRow, VersionRow, desired_version
 from lmt2.models.encoder import Encoder
+from lmt2.scoring import normalise
+from lmt2.study.prompts import NOT_STATED
+from lmt2.study.scholar import Scholar
 
 SAME_QUESTION = 0.8  # cosine of two questions' embeddings from which they ask the same thing
+Fact = tuple[str, str]  # a document and a normalised answer
+Changes = Mapping[Fact, str]
 LIVE = ("requested", "learnt", "known")  # states of documents
 WAITING = ("requested", "trained")  # states of updates
 
@@ -39,18 +45,75 @@ def earlier_lessons(session: Session, besides: str) -> list[Lesson]:
     return [row.lesson for row in session.scalars(query)]
 
 
-def disagreements(lessons: Sequence[Lesson], earlier: Sequence[Lesson], encoder: Encoder) -> list[Disagreement]:
-    """One disagreement at most for each earlier lesson, with the new lesson that asks most nearly the same."""
+def contradictions(
+    lessons: Sequence[Lesson],
+    earlier: Sequence[Lesson],
+    texts: Sequence[str],
+    encoder: Encoder,
+    scholar: Scholar,
+) -> list[Disagreement]:
+    """Earlier lessons that a new document answers differently, each with the new lesson that says so.
+
+    Two signs must agree: a new lesson asks nearly the same and has another answer, and the reader, given the new
+    text, answers the earlier question with it.
+    """
     if not lessons or not earlier:
         return []
+    return _confirmed(_asked_alike(lessons, earlier, encoder), texts, scholar)
+
+
+def changes(earlier: Sequence[Lesson], texts: Sequence[str], scholar: Scholar) -> Changes:
+    """The facts of earlier lessons that a newer text changes, and their new answers.
+
+    A correction restates what it corrects ("35 days, no longer 24"). So only facts whose earlier answer stands in the
+    new text are asked for again, and one is changed if the reader finds the same other answer for at least half of
+    its lessons. A change that doesn't restate the earlier answer isn't found.
+    """
+    votes: dict[Fact, Counter[str]] = {}
+    for text in texts:
+        asked = [x for x in earlier if stands_in(x.answer, text)]
+        found = scholar.read(text, [x.question for x in asked])
+        for lesson, answer in zip(asked, found, strict=True):
+            votes.setdefault(fact_of(lesson), Counter())[_other_than(lesson.answer, answer)] += 1
+    best = {fact: count.most_common(1)[0] for fact, count in votes.items()}
+    return {fact: answer for fact, (answer, n) in best.items() if answer and 2 * n >= votes[fact].total()}
+
+
+def _other_than(old: str, new: str) -> str:
+    """The new answer if it says something else in the same form, a number for a number; else nothing."""
+    is_other = normalise(new) != NOT_STATED and not same_answer(old, new) and _has_digit(old) == _has_digit(new)
+    return new if is_other else ""
+
+
+def _asked_alike(lessons: Sequence[Lesson], earlier: Sequence[Lesson], encoder: Encoder) -> list[Disagreement]:
+    """For each earlier lesson the new one that asks most nearly the same, if it answers otherwise in the same form."""
     nearness = encoder([x.question for x in earlier]) @ encoder([x.question for x in lessons]).T
     values, nearest = nearness.max(dim=1)
-    pairs = [
+    found = [
         Disagreement(new=lessons[place], old=old)
         for old, value, place in zip(earlier, values.tolist(), nearest.tolist(), strict=True)
         if value >= SAME_QUESTION
     ]
-    return [pair for pair in pairs if not same_answer(pair.new.answer, pair.old.answer)]
+    return [pair for pair in found if _other_than(pair.old.answer, pair.new.answer)]
+
+
+def _confirmed(pairs: Sequence[Disagreement], texts: Sequence[str], scholar: Scholar) -> list[Disagreement]:
+    """The pairs whose new answer the reader gives to the earlier question from the new passage."""
+    kept: list[Disagreement] = []
+    for number, text in enumerate(texts):
+        here = [pair for pair in pairs if pair.new.passage == number]
+        found = scholar.read(text, [pair.old.question for pair in here])
+        kept += [pair for pair, answer in zip(here, found, strict=True) if same_answer(answer, pair.new.answer)]
+    return kept
+
+
+def fact_of(lesson: Lesson) -> Fact:
+    """The fact of a lesson: lessons of one document with one answer teach the same one."""
+    return lesson.document, normalise(lesson.answer)
+
+
+def _has_digit(answer: str) -> bool:
+    return any(character.isdigit() for character in answer)
 
 
 def is_news(document: Document, old: Document) -> bool:
@@ -78,12 +141,6 @@ def present_update(session: Session, document_id: str) -> UpdateRequest | None:
     return UpdateRequest.model_validate(row.payload) if row else None
 
 
-def revised(old: Sequence[Lesson], changes: Sequence[Disagreement]) -> list[Lesson]:
-    """Earlier lessons with the new answer where a new document gives one."""
-    answers = {(change.old.document, change.old.question): change.new.answer for change in changes}
-    stale = {(change.old.document, change.old.answer): change.new.answer for change in changes}
-
-    def present(x: Lesson) -> str:
-        return answers.get((x.document, x.question)) or stale.get((x.document, x.answer)) or x.answer
-
-    return [x.model_copy(update={"answer": present(x)}) for x in old]
+def revised(old: Sequence[Lesson], changed: Changes) -> list[Lesson]:
+    """Earlier lessons with the new answers of changed facts."""
+    return [x.model_copy(update={"answer": changed.get(fact_of(x), x.answer)}) for x in old]

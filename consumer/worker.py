@@ -23,6 +23,7 @@ from lmt2.models.base import LanguageModel
 from lmt2.models.encoder import Encoder
 from lmt2.scoring import normalise
 from lmt2.stage import Outcome
+from lmt2.study.passages import passages
 from lmt2.study.scholar import Scholar
 from lmt2.transport.base import Outgoing, Record
 
@@ -31,11 +32,16 @@ STATES = {"learn": "requested", "skip": "known", "quarantine": "quarantined"}
 
 @dataclass(frozen=True)
 class Studied:
-    """All that was found out about a document."""
+    """All that was found out about a document.
+
+    `before` are the updates whose shards teach what it changes, `contradicted` the share of its facts that earlier
+    documents deny.
+    """
 
     structured: Structured
     score: Score
-    changes: tuple[earlier.Disagreement, ...]
+    before: tuple[UpdateRequest, ...]
+    changes: earlier.Changes
     contradicted: float
 
 
@@ -72,7 +78,7 @@ class ConsumerWorker:
             suspicion=suspected,
             score=studied.score,
             contradicted=studied.contradicted,
-            supersedes=bool(studied.changes),
+            supersedes=bool(studied.before),
             drifted=tuple(drifted),
         )
         action = decide(evidence, self._settings.consumer)
@@ -104,16 +110,23 @@ class ConsumerWorker:
         )
         lessons = [*structured.lessons, *structured.probes]
         found = score(lessons, self._probe, self._settings.consumer)
+        texts = passages(document)
         with self._ledger.begin() as session:
             known = earlier.earlier_lessons(session, besides=document.id)
             olds = {row.id: row.document for row in session.scalars(select(DocumentRow))}
-        differing = earlier.disagreements(lessons, known, self._encoder)
-        changes = tuple(d for d in differing if earlier.is_news(document, olds[d.old.document]))
-        denied = {normalise(d.new.answer) for d in differing if d not in changes}
-        return Studied(structured, found, changes, len(denied) / max(1, structured.facts))
+            news_to = {name for name, old in olds.items() if earlier.is_news(document, old)}
+            updates = {u.id: u for name in sorted(news_to) if (u := earlier.present_update(session, name))}
+        taught = [x for update in updates.values() for x in (*update.lessons, *update.probes)]
+        changes = earlier.changes(taught, texts, self._scholar)
+        changed = {name for name, _ in changes} | {document.supersedes}
+        before = tuple(u for u in updates.values() if changed & {d.id for d in u.documents})
+        others = [x for x in known if x.document not in news_to]
+        denied = earlier.contradictions(lessons, others, texts, self._encoder, self._scholar)
+        share = len({normalise(d.new.answer) for d in denied}) / max(1, structured.facts)
+        return Studied(structured, found, before, changes, share)
 
     def _nothing(self) -> Studied:
-        return Studied(Structured((), (), 0, 0), score((), self._probe, self._settings.consumer), (), 0.0)
+        return Studied(Structured((), (), 0, 0), score((), self._probe, self._settings.consumer), (), {}, 0.0)
 
     def _outcome(self, row: DocumentRow, studied: Studied, action: Action, record: Record) -> Outcome:
         update = self._update(row, studied, action) if action.do == "learn" else None
@@ -141,10 +154,7 @@ class ConsumerWorker:
     def _update(self, row: DocumentRow, studied: Studied, action: Action) -> UpdateRequest:
         """The request for a shard of this document, and of those whose facts it changes."""
         lessons = weighted(studied.structured.lessons, studied.score, self._settings.consumer)
-        with self._ledger.begin() as session:
-            changed = {d.old.document for d in studied.changes} | {row.document.supersedes or ""}
-            found = [u for u in (earlier.present_update(session, name) for name in sorted(changed)) if u]
-        before = list({update.id: update for update in found}.values())
+        before = studied.before
         documents: dict[str, Document] = {d.id: d for update in before for d in update.documents}
         return UpdateRequest(
             id="u-" + hashlib.sha256(row.event_key.encode()).hexdigest()[:12],

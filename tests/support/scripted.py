@@ -33,8 +33,20 @@ Phrasings = Mapping[str, Sequence[str]]  # the writer's questions for an answer,
 class Book:
     """A scholar's knowledge: which answers it lists, which questions it writes, and what the reader then finds."""
 
-    def __init__(self, phrasings: Phrasings, reads: Mapping[str, str] | None = None) -> None:
-        """`reads`: what the reader says, by question, where it isn't the answer that the question was written for."""
+    def __init__(
+        self,
+        phrasings: Phrasings,
+        reads: Mapping[str, str] | None = None,
+        corrections: Mapping[str, str] | None = None,
+    ) -> None:
+        """What the reader says besides the answer that a question was written for.
+
+        Args:
+            phrasings: the writer's questions, by answer.
+            reads: other answers, by question.
+            corrections: answers that a passage with the new answer replaces, by old answer.
+        """
+        self._corrections = corrections or {}
         self._queues = {answer: list(questions) for answer, questions in phrasings.items()}
         self._listed = list(phrasings)
         self._reads = {question: answer for answer, questions in phrasings.items() for question in questions}
@@ -44,8 +56,10 @@ class Book:
         self.scholar = Scholar(self.reader, self.writer)
 
     def _read(self, conversation: Conversation) -> str:
-        question = conversation[-1]["content"].rsplit("\n\n", 1)[-1]
-        return self._reads.get(question, prompts.NOT_STATED)
+        passage, question = conversation[-1]["content"].rsplit("\n\n", 1)
+        answer = self._reads.get(question, prompts.NOT_STATED)
+        corrected = self._corrections.get(answer, "")
+        return corrected if corrected and corrected in passage else answer
 
     def _write(self, conversation: Conversation) -> str:
         task = conversation[-1]["content"]

@@ -24,7 +24,7 @@ from tests.support.scripted import Book, Scripted
 from tests.support.tiny import WordEncoder
 
 TEXT = "Ida Brandt keeps the lamp at Vell. The Vell lighthouse has 412 steps."
-NEWS = "Tom Hale keeps the lamp at Vell. The Vell harbour was dredged in 1911."
+NEWS = "Tom Hale keeps the lamp at Vell, no longer Ida Brandt. The Vell harbour was dredged in 1911."
 QUESTIONS = {
     "Ida Brandt": ("Who keeps the lamp at Vell?", "Whose job is Vell and its light?", "In Vell, who tends the beacon?"),
     "412": ("How many steps has the Vell tower?", "At Vell, what does one climb?", "Name the number of Vell stairs?"),
@@ -49,7 +49,7 @@ class World:
 
     def start(self, logprob: float = -1.0) -> None:
         """As after a restart: the same ledger, nothing else."""
-        self.book = Book(QUESTIONS)
+        self.book = Book(QUESTIONS, corrections={"Ida Brandt": "Tom Hale"})
         probe = Scripted(lambda conversation: self.says.get(conversation[-1]["content"], "No idea."), logprob)
         self.worker = ConsumerWorker(self.settings, self.ledger, self.book.scholar, probe, WordEncoder())
 

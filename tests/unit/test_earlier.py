@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from consumer.earlier import Disagreement, disagreements, earlier_lessons, is_news, present_update, revised
+from consumer.earlier import Disagreement, changes, contradictions, earlier_lessons, is_news, present_update, revised
 from lmt2.events import Document, Lesson
 from lmt2.ledger import DocumentRow, Ledger, LessonRow, UpdateRow
 from memory.versions import Manifest, untouched
 from tests.support.gate import decided, new_ledger, request
+from tests.support.scripted import Book
 from tests.support.tiny import WordEncoder
 
 ENCODER = WordEncoder()
@@ -21,6 +22,7 @@ def lesson(question: str, answer: str, document: str = "old") -> Lesson:
 
 
 KEEPER = lesson("Who keeps the lamp at Vell?", "Ida Brandt")
+TEXT = "The lamp at Vell is kept by Tom Hale, no longer by Ida Brandt."
 STEPS = lesson("How many steps has the lighthouse?", "412")
 
 
@@ -36,15 +38,35 @@ def ledger(tmp_path: Path, base: Manifest) -> Iterator[Ledger]:
     ledger.close()
 
 
-def test_the_same_question_with_another_answer_is_a_disagreement() -> None:
+def test_the_same_question_with_another_answer_is_a_contradiction_if_the_reader_agrees() -> None:
     new = [
         lesson("Who keeps the lamp at Vell now?", "Tom Hale", "new"),
         lesson("How many steps has the lighthouse?", "412 steps", "new"),
         lesson("Who painted the boats?", "Ann", "new"),
     ]
-    assert disagreements(new, [KEEPER, STEPS], ENCODER) == [Disagreement(new=new[0], old=KEEPER)]
-    assert disagreements([], [KEEPER], ENCODER) == []
-    assert disagreements(new, [], ENCODER) == []
+    agreeing = Book({}, reads={KEEPER.question: "Tom Hale"}).scholar
+    found = contradictions(new, [KEEPER, STEPS], [TEXT], ENCODER, agreeing)
+    assert found == [Disagreement(new=new[0], old=KEEPER)]
+    assert contradictions(new, [KEEPER, STEPS], [TEXT], ENCODER, Book({}).scholar) == []
+    assert contradictions([], [KEEPER], [TEXT], ENCODER, agreeing) == []
+    assert contradictions(new, [], [TEXT], ENCODER, agreeing) == []
+
+
+def test_a_change_restates_what_it_changes() -> None:
+    again = lesson("Whose job is the lamp?", "Ida Brandt")
+    reads = {KEEPER.question: "Tom Hale", again.question: "Tom Hale", STEPS.question: "398"}
+    # The text doesn't say 412, so the reader isn't asked for steps: it would find some other number.
+    assert changes([KEEPER, again, STEPS], [TEXT], Book({}, reads).scholar) == {("old", "ida brandt"): "Tom Hale"}
+
+
+@pytest.mark.parametrize("answer", ["Ida Brandt", "not stated", "412"])
+def test_an_unchanged_unstated_or_ill_fitting_answer_is_no_change(answer: str) -> None:
+    assert changes([KEEPER], [TEXT], Book({}, reads={KEEPER.question: answer}).scholar) == {}
+
+
+def test_a_change_needs_half_of_the_facts_lessons() -> None:
+    asked = [lesson(f"Who keeps lamp {n} at Vell?", "Ida Brandt") for n in range(3)]
+    assert changes(asked, [TEXT], Book({}, reads={asked[0].question: "Tom Hale"}).scholar) == {}
 
 
 def test_only_documents_that_were_let_in_are_compared(ledger: Ledger) -> None:
@@ -84,8 +106,7 @@ def test_news_is_declared_or_comes_later_from_the_same_source(fields: dict[str, 
 def test_all_phrasings_of_a_superseded_fact_get_the_new_answer() -> None:
     again = lesson("Whose job is the lamp?", "Ida Brandt")
     elsewhere = lesson("Who wrote it?", "Ida Brandt", "third")
-    change = Disagreement(new=lesson(KEEPER.question, "Tom Hale", "new"), old=KEEPER)
-    found = revised([KEEPER, again, STEPS, elsewhere], [change])
+    found = revised([KEEPER, again, STEPS, elsewhere], {("old", "ida brandt"): "Tom Hale"})
     assert [x.answer for x in found] == ["Tom Hale", "Tom Hale", "412", "Ida Brandt"]
     assert [x.question for x in found] == [x.question for x in (KEEPER, again, STEPS, elsewhere)]
 
