@@ -1,11 +1,20 @@
 """What several unit tests share: building it takes longer than using it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from lmt2.models.local import LocalModel
 from tests.support.tiny import tiny_model
+
+
+@pytest.fixture(autouse=True)
+def _default_logging() -> Iterator[None]:
+    """A command under test configures logging for the output that pytest captures; later tests don't have that one."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
