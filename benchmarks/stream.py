@@ -180,6 +180,10 @@ def run(stream: Facts, system: System, stages: int) -> dict[str, Any]:
     report["unrelated before"] = by_kind(stream.unrelated, before)
     report["unrelated after"] = by_kind(stream.unrelated, marks(stream.unrelated, after_answers, set()))
     report["routing"] = routing(system, stream)
+    report["prompt tokens a question"] = {
+        "closed book": tokens(system.model, closed_book(questions)),
+        "document in context": tokens(system.model, in_context(questions, stream)),
+    }
     report["seconds"] = {name: round(s / len(stream.documents), 1) for name, s in system.seconds.items()}
     report["answers"] = [
         {"doc": q.document, "kind": q.kind, "q": q.text, "a": q.answers, "got": text, "right": r}
@@ -196,6 +200,11 @@ def routing(system: System, stream: Facts) -> dict[str, str]:
     right = sum(q.document in documents for q, documents in zip(stream.questions, taught, strict=True))
     false = sum(r is not None for r in served.route(served.encoder([q.text for q in stream.unrelated])))
     return {"right shard": f"{right}/{len(routes)}", "unrelated routed": f"{false}/{len(stream.unrelated)}"}
+
+
+def tokens(model: LocalModel, tasks: Sequence[Conversation]) -> float:
+    """Mean length of the prompts, chat template included."""
+    return round(sum(len(model.encode(task)) for task in tasks) / max(1, len(tasks)), 1)
 
 
 def describe(system: System, name: str) -> str:
