@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from transformers.utils import logging
+
 from gate import registry
 from lmt2 import asking
 from lmt2.artifacts import ArtifactStore
@@ -34,11 +36,8 @@ def _of_answer(settings: Settings, ledger: Ledger, address: str, question: str) 
     answer = asking.ask(address, "lmt2", question)
     found: Story = {"question": question, "answer": answer.text, "version": answer.version, "shard": None}
     with ledger.begin() as session:
-        row = next((v for v in registry.versions(session) if v["id"] == answer.version), None)
-        if row is None or not row["shards"]:
-            return found
-        manifest = registry.manifest_of(registry.version(session, answer.version))
-        place = _route(settings, manifest, question)
+        row = session.get(VersionRow, answer.version)  # none: the base model answered
+        place = _route(settings, registry.manifest_of(row), question) if row and row.manifest["shards"] else None
         if place is not None:
             found["shard"] = registry.explain(session, answer.version)["shards"][place]
     return found
@@ -47,6 +46,7 @@ def _of_answer(settings: Settings, ledger: Ledger, address: str, question: str) 
 def _route(settings: Settings, manifest: Manifest, question: str) -> int | None:
     store = ArtifactStore(settings.artifacts_url)
     keys = [store.get(entry.artifact)["keys"] for entry in manifest.shards]
+    logging.disable_progress_bar()
     encoder = Encoder(model_path(settings.model.encoder))
     return Router(keys, manifest.threshold, general_of(store, manifest)).route(encoder.at_once([question]))[0]
 

@@ -36,7 +36,7 @@ def produce(
     started = time.time()
     with DocumentProducer(transport) as producer:
         producer.send(documents)
-    typer.echo(f"{len(documents)} documents sent, {refused} refused" if refused else f"{len(documents)} documents sent")
+    typer.echo(f"sent: {len(documents)}" + (f", refused: {refused}" if refused else ""))
     is_decided = not wait or _wait(site, transport, documents, started, timeout)
     raise typer.Exit(0 if is_decided and not refused else 1)
 
