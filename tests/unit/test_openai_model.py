@@ -19,6 +19,7 @@ class Endpoint(ThreadingHTTPServer):
     """Answers with the question in capitals, or with what it is told to."""
 
     daemon_threads = True
+    request_queue_size = 64  # connections that come at once
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
