@@ -61,14 +61,21 @@ async def _ask_all(
 async def _post(client: httpx.AsyncClient, body: dict[str, Any]) -> Answer:
     try:
         reply = await client.post("/v1/chat/completions", json=body)
+        if reply.is_error:
+            raise ServingError(f"{client.base_url} answered {reply.status_code}: {_message(reply)}")
         content = reply.json()
+        return Answer(content["choices"][0]["message"]["content"].strip(), content["system_fingerprint"])
     except httpx.ConnectError as error:
         raise ServingError(f"nothing answers at {client.base_url}: start `lmt2 up`, or name its --home") from error
-    except (httpx.HTTPError, ValueError) as error:
-        raise ServingError(f"{client.base_url} failed: {type(error).__name__}: {error}") from error
-    if reply.is_error:
-        raise ServingError(f"{client.base_url} refused: {content['error']['message']}")
-    return Answer(content["choices"][0]["message"]["content"].strip(), content["system_fingerprint"])
+    except (httpx.HTTPError, ValueError, LookupError) as error:
+        raise ServingError(f"{client.base_url} is no LMT² that works: {type(error).__name__}: {error}") from error
+
+
+def _message(reply: httpx.Response) -> str:
+    try:
+        return str(reply.json()["error"]["message"])
+    except (ValueError, LookupError):
+        return reply.text[:400]
 
 
 def _body(model: ModelName, question: str, most_tokens: int) -> dict[str, Any]:
