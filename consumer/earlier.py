@@ -86,7 +86,10 @@ def _other_than(old: str, new: str) -> str:
 
 
 def _asked_alike(lessons: Sequence[Lesson], earlier: Sequence[Lesson], encoder: Encoder) -> list[Disagreement]:
-    """For each earlier lesson the new one that asks most nearly the same, if it answers otherwise in the same form."""
+    """For each earlier lesson the new one that asks most nearly the same, if it answers otherwise in the same form.
+
+    What another earlier lesson says as well is no contradiction: the first one has been corrected since.
+    """
     nearness = encoder([x.question for x in earlier]) @ encoder([x.question for x in lessons]).T
     values, nearest = nearness.max(dim=1)
     found = [
@@ -94,7 +97,9 @@ def _asked_alike(lessons: Sequence[Lesson], earlier: Sequence[Lesson], encoder: 
         for old, value, place in zip(earlier, values.tolist(), nearest.tolist(), strict=True)
         if value >= SAME_QUESTION
     ]
-    return [pair for pair in found if _other_than(pair.old.answer, pair.new.answer)]
+    said_before = {pair.new.answer for pair in found if same_answer(pair.old.answer, pair.new.answer)}
+    others = [pair for pair in found if pair.new.answer not in said_before]
+    return [pair for pair in others if _other_than(pair.old.answer, pair.new.answer)]
 
 
 def _confirmed(pairs: Sequence[Disagreement], texts: Sequence[str], scholar: Scholar) -> list[Disagreement]:

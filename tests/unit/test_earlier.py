@@ -52,6 +52,14 @@ def test_the_same_question_with_another_answer_is_a_contradiction_if_the_reader_
     assert contradictions(new, [], [TEXT], ENCODER, agreeing) == []
 
 
+def test_whoever_repeats_a_correction_does_not_contradict_what_it_corrected() -> None:
+    new = [lesson("Who keeps the lamp at Vell now?", "Tom Hale", "new")]
+    corrected = lesson("Who keeps the lamp at Vell these days?", "Tom Hale", "correction")
+    agreeing = Book({}, reads={KEEPER.question: "Tom Hale"}).scholar
+    assert contradictions(new, [KEEPER], [TEXT], ENCODER, agreeing)
+    assert contradictions(new, [KEEPER, corrected], [TEXT], ENCODER, agreeing) == []
+
+
 def test_a_change_restates_what_it_changes() -> None:
     again = lesson("Whose job is the lamp?", "Ida Brandt")
     reads = {KEEPER.question: "Tom Hale", again.question: "Tom Hale", STEPS.question: "398"}
