@@ -148,9 +148,9 @@ class EmbeddedEngine:
                 with compute.serving():
                     self._answer(rows, self._version)
             except Exception as error:  # noqa: BLE001 - one batch must not end the service
-                self._log.exception("a batch failed", rows=len(rows))
-                for row in rows:
+                for row in rows:  # before anything else that may fail: somebody waits for it
                     row.delivery.put(ServingError(f"the answer failed: {type(error).__name__}: {error}"))
+                self._log.exception("a batch failed", rows=len(rows))
         self._fail_waiting()
 
     def _next_batch(self) -> list[Row]:
