@@ -29,18 +29,18 @@ from lmt2.artifacts import ArtifactStore
 from lmt2.config import Settings, load
 from lmt2.events import CANDIDATES, DOCUMENTS, Candidate, Document, decode
 from lmt2.ledger import DecisionRow, DocumentRow, Ledger, PromotionRow, UpdateRow, VersionRow, desired_version
-from lmt2.models.assets import model_path
 from lmt2.models.base import Conversation, LanguageModel, Sampling
 from lmt2.models.encoder import Encoder
 from lmt2.models.local import LocalModel
+from lmt2.pipeline import Parts
 from lmt2.scoring import hit
 from lmt2.stage import Outcome, Worker
 from lmt2.study import prompts
 from lmt2.study.passages import passages
-from lmt2.study.scholar import Scholar, open_scholar
+from lmt2.study.scholar import Scholar
 from lmt2.transport.base import Record
-from memory.versioned import Shelf, VersionedModel, base_fingerprint
-from memory.versions import Manifest, untouched
+from memory.versioned import Shelf, VersionedModel
+from memory.versions import Manifest
 
 ANSWER = Sampling(max_new_tokens=32)
 
@@ -102,24 +102,16 @@ class System:
 
 def build(settings: Settings, with_gate: bool) -> System:
     """The stages on an empty ledger."""
-    folder = model_path(settings.model.name)
-    model, encoder = LocalModel(folder, settings.model.dtype), Encoder(model_path(settings.model.encoder))
-    ledger, store = Ledger(settings.ledger_url), ArtifactStore(settings.artifacts_url)
-    ledger.migrate()
-    first = untouched(base_fingerprint(folder))
-    with ledger.begin() as session:
-        session.add(VersionRow(id=first.id, state="accepted", manifest=first.model_dump(mode="json")))
-        session.flush()
-        session.add(PromotionRow(version_id=first.id, cause="initial"))
-    scholar = open_scholar(settings)
-    assert isinstance(scholar.reader, LocalModel), "the teacher of prompt distillation has to be local"
-    learner = Learner(settings, model, scholar.reader, encoder)
+    parts = Parts(settings)
+    reader = parts.scholar.reader
+    assert isinstance(reader, LocalModel), "the teacher of prompt distillation has to be local"
+    model, encoder, ledger, store = parts.model, parts.encoder, parts.ledger, parts.store
     stages: list[Worker] = [
-        ConsumerWorker(settings, ledger, scholar, model, encoder),
-        LearnerWorker(settings, ledger, store, learner),
+        ConsumerWorker(settings, ledger, parts.scholar, model, encoder),
+        LearnerWorker(settings, ledger, store, Learner(settings, model, reader, encoder)),
         GateWorker(settings, ledger, store, model, encoder) if with_gate else PromoteAll(),
     ]
-    return System(settings, model, encoder, scholar, ledger, store, {stage.topic: stage for stage in stages})
+    return System(settings, model, encoder, parts.scholar, ledger, store, {stage.topic: stage for stage in stages})
 
 
 def ask(model: LanguageModel, tasks: Sequence[Conversation]) -> list[str]:
