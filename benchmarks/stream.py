@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks import facts as fact_files
 from benchmarks.facts import Facts, Question
 from consumer.worker import ConsumerWorker
@@ -235,8 +233,6 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         settings = load(Path(home), args.config)
-        if settings.model.threads:
-            torch.set_num_threads(settings.model.threads)
         system = build(settings, with_gate=not args.without_gate)
         report = run(fact_files.read(args.facts, args.first), system, args.stages)
         report["settings"] = settings.model_dump(mode="json", exclude={"home"})
