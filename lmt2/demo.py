@@ -7,19 +7,19 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from lmt2 import evaluation, running
 from lmt2.child import Child, lmt2_command
 from lmt2.errors import ConfigError, ServingError
-from lmt2.evaluation import Question, Scored
+from lmt2.evaluation import Scored
 from lmt2.events import Document, decode
 from lmt2.follow import STEPS, follow
 from lmt2.follow import Progress as Way
@@ -29,37 +29,55 @@ LONGEST_SECONDS = 3600.0
 LOOK_SECONDS = 0.5
 
 
-@dataclass
 class Bars:
     """A bar for each document, and a line whenever one is decided."""
 
-    console: Console
-    documents: Sequence[Document]
-    training: dict[str, str] = field(default_factory=dict)
-    seen: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        columns = (TextColumn("{task.fields[title]:<28.28}"), BarColumn(20), TextColumn("{task.description}"))
-        self.progress = Progress(*columns, TimeElapsedColumn(), console=self.console)
+    def __init__(self, console: Console, documents: Sequence[Document]) -> None:
+        self._console = console
+        self._steps: dict[str, int] = {}
+        self._found: dict[str, str] = {}  # by document: what came of reading it
+        self._training: dict[str, tuple[float, str]] = {}  # by update: how far, and what to say of it
+        self.progress = Progress(
+            TextColumn("{task.fields[title]:<28.28}", markup=False),
+            BarColumn(20),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=console,
+        )
         self._tasks: dict[str, TaskID] = {
-            d.id: self.progress.add_task("waits", total=STEPS, title=d.title or d.id) for d in self.documents
+            d.id: self.progress.add_task("waits", total=STEPS, title=d.title or d.id) for d in documents
         }
 
-    def hear(self, entries: Sequence[dict[str, Any]]) -> None:
-        """Take in what the learner says of its steps."""
+    def hear(self, entries: Iterable[dict[str, Any]]) -> None:
+        """Take in what consumer and learner say of their work."""
         for entry in entries:
-            if entry.get("event") == "step":
-                self.training[entry["update"]] = f"step {entry['step']} of {entry['of']}, loss {entry['loss']:.2f}"
+            if entry["event"] == "structured":
+                kept = entry["kept"] + entry["probes"]
+                self._found[entry["document"]] = f"{kept} of {entry['written']} questions kept; asks the model"
+            elif entry["event"] == "step":
+                told = f"step {entry['step']} of {entry['of']}, loss {entry['loss']:.2f}"
+                self._training[entry["update"]] = (entry["step"] / entry["of"], told)
 
-    def show(self, way: Way) -> None:
-        """Move a document's bar."""
-        doing = self.training.get(way.update, "") if way.step == 1 else ""
-        short = f"{way.detail.split(';')[0]}; {doing}" if doing else way.detail
-        described = way.state if way.is_decided else short
-        self.progress.update(self._tasks[way.document], completed=way.step, description=described)
-        if way.step > self.seen.get(way.document, 0) and (way.is_decided or not self.console.is_terminal):
-            self.console.print(f"[bold]{way.document}[/] {way.state}: {way.detail}", highlight=False)
-        self.seen[way.document] = way.step
+    def show(self, ways: Sequence[Way]) -> None:
+        """Move the bars. Documents are read in order: the first one that isn't decided on is being read."""
+        being_read = next((way.document for way in ways if not way.state), "")
+        for way in ways:
+            done, doing = self._doing(way, way.document == being_read)
+            self.progress.update(self._tasks[way.document], completed=done, description=doing)
+            if way.step > self._steps.get(way.document, 0) and (way.is_decided or not self._console.is_terminal):
+                self._console.print(f"{way.document} {way.state}: {way.detail}", highlight=False, markup=False)
+            self._steps[way.document] = way.step
+
+    def _doing(self, way: Way, is_read: bool) -> tuple[float, str]:
+        """How far a document is, and what is done with it now."""
+        if way.is_decided:
+            return way.step, way.state
+        if not way.state:
+            return 0.0, self._found.get(
+                way.document, "is read: which questions does it answer?" if is_read else "waits"
+            )
+        share, told = self._training.get(way.update, (0.0, ""))
+        return (way.step + share, f"{way.detail.split(';')[0]}; {told}") if way.step == 1 else (way.step, way.detail)
 
 
 class Demo:
@@ -91,7 +109,8 @@ class Demo:
             after = self._ask(address, "after")
         self._show_answers(before, after)
         self._show_counts(before, after)
-        return self._conclude(ways, time.monotonic() - started)
+        self._console.print(f"{time.monotonic() - started:.0f} seconds in all")
+        return self._conclude(ways, after)
 
     def _make_room(self) -> None:
         if running.find(self._home):
@@ -119,11 +138,10 @@ class Demo:
         with bars.progress:
             while True:
                 child.check()
-                bars.hear(list(child.new_log_entries()))
+                bars.hear(child.new_log_entries())
                 with ledger.begin() as session:
                     ways = follow(session, documents)
-                for way in ways:
-                    bars.show(way)
+                bars.show(ways)
                 if all(way.is_decided for way in ways) or time.monotonic() > deadline:
                     return ways
                 time.sleep(LOOK_SECONDS)
@@ -132,27 +150,27 @@ class Demo:
         table = Table("question", "before", "after", "", title="What the model knows", title_justify="left")
         for old, new in list(zip(before, after, strict=True))[: len(self._questions)]:
             mark = "[green]right[/]" if new.is_right else "[red]wrong[/]"
-            table.add_row(new.question.q, _short(old), _short(new), mark)
+            table.add_row(escape(new.question.q), escape(_short(old)), escape(_short(new)), mark)
         self._console.print(table)
 
     def _show_counts(self, before: Sequence[Scored], after: Sequence[Scored]) -> None:
         n = len(self._questions)
-        rows = [("the documents (no question was seen in training)", before[:n], after[:n])]
-        rows += [("unrelated things", before[n:], after[n:])]
-        table = Table("right answers about", "before", "after", "questions")
-        for title, old, new in rows:
-            table.add_row(title, str(_right(old)), str(_right(new)), str(len(new)))
+        table = Table("right answers", "before", "after", "questions", title="None was seen in training")
+        for title, part in (("about the documents", slice(0, n)), ("about unrelated things", slice(n, None))):
+            table.add_row(title, str(_right(before[part])), str(_right(after[part])), str(len(after[part])))
+            was = evaluation.by_kind(before[part])
+            for kind, (right, asked) in evaluation.by_kind(after[part]).items():
+                table.add_row(f"  {kind}", str(was[kind][0]), str(right), str(asked))
         self._console.print(table)
 
-    def _conclude(self, ways: Sequence[Way], seconds: float) -> int:
+    def _conclude(self, ways: Sequence[Way], after: Sequence[Scored]) -> int:
         poison = {document.id for document in self._poison}
         undecided = [way.document for way in ways if way.document not in poison and not way.is_decided]
         swallowed = [way.document for way in ways if way.document in poison and way.state == "learnt"]
-        self._console.print(f"{seconds:.0f} seconds in all.")
         if undecided or swallowed:
             self._console.print(f"[red]Failed[/]: undecided {undecided}, poison learnt {swallowed}")
             return 1
-        self._console.print(_next_steps(self._home, self._questions))
+        self._console.print(_next_steps(self._home, after), highlight=False, soft_wrap=True)
         return 0
 
 
@@ -170,11 +188,13 @@ def _short(scored: Scored) -> str:
     return first if len(first) <= 60 else f"{first[:59]}…"
 
 
-def _next_steps(home: Path, questions: Sequence[Question]) -> str:
+def _next_steps(home: Path, after: Sequence[Scored]) -> str:
+    example = next((one for one in after if one.is_right), after[0]).question.q
     return (
         "Next:\n"
         f"  lmt2 up --home {home}\n"
-        f"  lmt2 ask {json.dumps(questions[0].q, ensure_ascii=False)} --home {home}   (with --base: as it was before)\n"
-        f"  lmt2 versions, decisions, rollback --home {home}\n"
-        "  lmt2 produce YOUR-FILE.md --wait"
+        f"  lmt2 ask {json.dumps(example, ensure_ascii=False)} --home {home}\n"
+        f"  lmt2 explain {json.dumps(example, ensure_ascii=False)} --home {home}\n"
+        f"  lmt2 rollback --home {home}, and ask again\n"
+        f"  lmt2 produce YOUR-FILE.md --wait --home {home}"
     )

@@ -23,7 +23,7 @@ KafkaOption = Annotated[str, typer.Option("--kafka", metavar="HOST:PORT", help="
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 BaseOption = Annotated[bool, typer.Option("--base", help="Ask the untouched model.")]
 
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, markup=False)  # what others wrote is shown as it is
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,14 @@ class Following:
         self._since = since
         self._refused: dict[str, Way] = {}
         self._next_look = time.monotonic() + DEAD_LETTER_SECONDS
-        columns = (TextColumn("{task.fields[title]:<28.28}"), BarColumn(20), TextColumn("{task.description}"))
-        self._bars = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
+        self._bars = Progress(
+            TextColumn("{task.fields[title]:<28.28}", markup=False),
+            BarColumn(20),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
         self._tasks: dict[str, TaskID] = {
             document.id: self._bars.add_task("sent", total=STEPS, title=document.title or document.id)
             for document in documents

@@ -76,7 +76,7 @@ def explain(
     if as_json:
         print_json(found)
     else:
-        out.print(explanation.in_words(found), markup=False)
+        out.print(explanation.in_words(found))
 
 
 def dead_letters(

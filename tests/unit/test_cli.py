@@ -217,10 +217,11 @@ def test_dead_letters_are_listed_with_their_reason(lmt2: Lmt2, tmp_path: Path, l
     headers |= {"message": "text: missing", "attempts": "1"}
     encoded = {f"lmt2-{name}": value.encode() for name, value in headers.items()}
     producer = EmbeddedTransport(tmp_path / "events.db").producer()
-    producer.send([Outgoing(DEAD_LETTERS, b"\xff{", None, encoded)])
+    producer.send([Outgoing(DEAD_LETTERS, b"\xff[/b]{", None, encoded)])
     producer.close()
     (letter,) = json.loads(lmt2("dead-letters", "list", "--json")[1])
     assert (letter["place"], letter["message"]) == ("lmt2.documents[0]@7", "text: missing")
+    assert "[/b]{" in lmt2("dead-letters", "list")[1]
 
 
 def test_topics_create(lmt2: Lmt2) -> None:
