@@ -29,6 +29,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sess
 
 from lmt2.errors import StorageError
 from lmt2.events import Document, Lesson
+from lmt2.sqlite import BUSY_SECONDS, make_durable
 from lmt2.transport.base import Outgoing
 
 TERMINAL = ("learnt", "known", "quarantined", "rejected", "retracted")
@@ -261,13 +262,11 @@ def count_by_state(session: Session) -> dict[str, int]:
 def _engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
         return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": 30})
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")
-    def _durable(connection: Any, _: object) -> None:
-        # Readers don't block the writer, and a commit survives a power cut.
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
+    def _prepare(connection: Any, _: object) -> None:
+        make_durable(connection)
         connection.execute("PRAGMA foreign_keys=ON")
 
     return engine

@@ -18,9 +18,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from lmt2.errors import TransportError
+from lmt2.sqlite import BUSY_SECONDS, make_durable
 from lmt2.transport.base import Outgoing, Record
 
-BUSY_SECONDS = 30.0  # how long a writer waits for another process's transaction
 LOOK_SECONDS = 0.05  # how often a waiting poll looks for new records
 PARTITION = 0
 
@@ -189,8 +189,7 @@ class _Turn:
 def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     log = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    log.execute("PRAGMA journal_mode=WAL")  # readers and the writer don't wait for each other
-    log.execute("PRAGMA synchronous=FULL")  # what was acknowledged survives a power cut
+    make_durable(log)
     log.executescript(SCHEMA)
     return log
 
