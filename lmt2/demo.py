@@ -27,6 +27,13 @@ from lmt2.ledger import Ledger
 
 LONGEST_SECONDS = 3600.0
 LOOK_SECONDS = 0.5
+# Whatever else is configured here: the demo brings its own event log, ledger and weights.
+EMBEDDED = {
+    "LMT2_KAFKA_BOOTSTRAP": "",
+    "LMT2_STORAGE_LEDGER": "",
+    "LMT2_STORAGE_ARTIFACTS": "",
+    "LMT2_SERVING_VLLM": "",
+}
 
 
 class Bars:
@@ -101,7 +108,7 @@ class Demo:
         started = time.monotonic()
         self._make_room()
         self._console.print(f"Starting a pipeline in {self._home} (its log: up.log there) …")
-        with Child(self._home) as child:
+        with Child(self._home, environment=EMBEDDED) as child:
             address = child.ready().serving
             before = self._ask(address, "before")
             self._produce()

@@ -59,12 +59,8 @@ def find_site(home: Path | None, config: Path | None = None, kafka: str = "") ->
     folder = absolute(home) if home else default_home()
     found = running.find(folder)
     settings = load(folder, config or (found.config if found else None))
-    return Site(with_kafka(settings, kafka or (found.kafka if found else "")), found)
-
-
-def with_kafka(settings: Settings, bootstrap: str) -> Settings:
-    """The settings with a Kafka address from the command line."""
-    return override(settings, "kafka", bootstrap=bootstrap) if bootstrap else settings
+    bootstrap = kafka or (found.kafka if found else settings.kafka.bootstrap)
+    return Site(override(settings, "kafka", bootstrap=bootstrap), found)
 
 
 def override(settings: Settings, section: str, **values: Any) -> Settings:

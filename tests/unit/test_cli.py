@@ -11,7 +11,7 @@ import pytest
 
 from lmt2 import running
 from lmt2.cli import main
-from lmt2.events import DEAD_LETTERS, Document
+from lmt2.events import DEAD_LETTERS, DOCUMENTS, Document
 from lmt2.ledger import DecisionRow, DocumentRow, Ledger, PromotionRow, VersionRow, now
 from lmt2.models.assets import cache_folder
 from lmt2.running import Running
@@ -175,6 +175,18 @@ def test_status_says_where_it_runs(lmt2: Lmt2, tmp_path: Path, ledger: Ledger) -
     assert found["running"]["serving"] == "http://127.0.0.1:1"
     assert found["documents"] == {"learnt": 1}
     assert json.loads(lmt2("status", "--json")[1])["running"] is None
+
+
+def test_commands_use_the_event_log_of_the_running_process(
+    lmt2: Lmt2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMT2_KAFKA_BOOTSTRAP", "127.0.0.1:9")
+    note = tmp_path / "note.txt"
+    note.write_text("The mill at Arden was built in 1871.")
+    with running.claimed(tmp_path):
+        running.announce(tmp_path, Running(pid=1, serving="http://127.0.0.1:1", console="http://127.0.0.1:2"))
+        assert lmt2("produce", str(note))[0] == 0
+    assert len(list(EmbeddedTransport(tmp_path / "events.db").read_all(DOCUMENTS))) == 1
 
 
 def test_what_a_killed_process_left_behind_counts_for_nothing(tmp_path: Path) -> None:
