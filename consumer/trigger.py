@@ -10,7 +10,7 @@ from typing import Literal
 from consumer.kaft import Score
 from lmt2.config import ConsumerSettings
 
-SURE_OF_OTHER = 0.15  # share of questions on which the model surely disagrees: common knowledge is being denied
+SURE_OF_OTHER = 0.18  # share of questions on which the model surely disagrees: common knowledge is being denied
 CONTRADICTED = 0.25  # share of facts that an earlier trusted document answers differently
 
 
