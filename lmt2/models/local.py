@@ -6,6 +6,7 @@ Shape legend: B rows of a batch, T tokens, V vocabulary, D hidden, F the MLP's i
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -81,7 +82,7 @@ class LocalModel:
         for start in range(0, len(conversations), ROWS):
             prompts = [self.encode(c) for c in conversations[start : start + ROWS]]
             rows: list[TokenIds] = [[] for _ in prompts]
-            plans = [_with_seed(sampling, sampling.seed + start + i) for i in range(len(prompts))]
+            plans = [replace(sampling, seed=sampling.seed + start + i) for i in range(len(prompts))]
             for tokens in self.stream(prompts, plans):
                 for row, token in zip(rows, tokens, strict=True):
                     if token is not None:
@@ -242,10 +243,6 @@ class Sampler:
 @contextmanager
 def _no_wait() -> Iterator[None]:
     yield
-
-
-def _with_seed(sampling: Sampling, seed: int) -> Sampling:
-    return Sampling(sampling.max_new_tokens, sampling.temperature, sampling.top_p, seed)
 
 
 def _common_prefix(prompts: Sequence[TokenIds]) -> int:
