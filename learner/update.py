@@ -75,9 +75,7 @@ def train(
     """
     config = model.net.config
     delta = Delta(settings.layers, settings.rank, config.intermediate_size, config.hidden_size, settings.seed)
-    top = TopLayers(model, min(settings.layers))
-    kept = [*lessons, *rehearsal]
-    states = dict(zip(map(id, kept), top.states(kept), strict=True))
+    top = TopLayers(model, min(settings.layers), [*lessons, *rehearsal])
     optimizer = torch.optim.AdamW(delta.parameters(), lr=settings.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: min(1.0, (s + 1) / WARM_UP) * (1 - 0.9 * s / settings.steps)
@@ -88,7 +86,7 @@ def train(
         new, general = draw.lessons(), draw.rehearsal()
         batch = new + general
         with compute.background(), model.use(delta):
-            loss = _loss(top.logits([states[id(t)] for t in batch], batch), batch, len(new))
+            loss = _loss(top.logits(batch), batch, len(new))
             losses.append(loss.item())
             if not math.isfinite(losses[-1]) or losses[-1] > EXPLODED:
                 raise TrainingFailed(f"the loss was {losses[-1]} at step {step}: lower learner.learning_rate")

@@ -17,9 +17,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from lmt2.errors import ModelError
 from lmt2.models.base import Conversation, Sampling
 from lmt2.models.compute import compute
+from lmt2.models.shared_prefix import NAME, Prefix
 
 HEAD = 512  # most nuclei lie within so many tokens; sorting the whole vocabulary costs more than the model's step
-ROWS = 32  # rows of one generation batch; more rows win nothing on a CPU and cost memory
+ROWS = 64  # rows of one generation batch; more rows win nothing on a CPU and cost memory
 TokenIds = list[int]
 
 
@@ -37,7 +38,9 @@ class LocalModel:
     def __init__(self, folder: Path, dtype: str = "bfloat16", adapter: Path | None = None) -> None:
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-            net: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+            net: Any = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=getattr(torch, dtype), attn_implementation=NAME
+            )
         except (OSError, ValueError) as error:
             raise ModelError(f"the model in {folder} can't be loaded: {error}") from error
         self.net = (net if adapter is None else _merged(net, adapter)).eval().requires_grad_(False)
@@ -108,9 +111,12 @@ class LocalModel:
             shared = self.shared(heads)
             texts = [h[shared:] + t[:-1] for h, t in zip(heads, tails, strict=True)]
             with compute.background():
-                cache = self.prefill(heads[0][:shared], len(heads))
-                ids, mask = _pad(texts, shared, left=False)
-                hidden = self.net.model(input_ids=ids, attention_mask=mask, past_key_values=cache).last_hidden_state
+                prefix = self.prefill(heads[0][:shared])
+                ids, mask = _pad(texts, left=False)
+                positions = shared + torch.arange(ids.shape[1]).unsqueeze(0)
+                hidden = self.net.model(
+                    input_ids=ids, attention_mask=mask, position_ids=positions, prefix=prefix
+                ).last_hidden_state
             for row, (head, tail) in enumerate(zip(heads, tails, strict=True)):
                 first = len(head) - shared - 1
                 yield self.net.lm_head(hidden[row, first : first + len(tail)]).float()
@@ -136,15 +142,15 @@ class LocalModel:
 
     def shared(self, prompts: Sequence[TokenIds]) -> int:
         """How many tokens to compute once for all rows: none under a side memory, where rows may differ in shard."""
-        return 0 if self.has_side else _common_prefix(prompts)
+        return 0 if self.has_side else common_prefix(prompts)
 
-    def prefill(self, prefix: TokenIds, rows: int) -> Any:
-        """Keys and values of a prefix, computed once and repeated for each row."""
+    def prefill(self, tokens: TokenIds) -> Prefix | None:
+        """Keys and values of what all rows of a batch begin with; None if that is nothing."""
+        if not tokens:
+            return None
         cache: Any = DynamicCache(config=self.net.config)
-        if prefix:
-            self.net.model(input_ids=torch.tensor([prefix]), past_key_values=cache, use_cache=True)
-            cache.batch_repeat_interleave(rows)
-        return cache
+        self.net.model(input_ids=torch.tensor([tokens]), past_key_values=cache, use_cache=True)
+        return [(layer.keys, layer.values) for layer in cache.layers]
 
     def _hook(self, layer: int) -> Any:
         def through_side(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -161,9 +167,10 @@ class _Batch:
         self._model = model
         self._plans = plans
         shared = model.shared(prompts)
-        self._prefix = prompts[0][:shared]
-        self._ids, self._mask = _pad([p[shared:] for p in prompts], shared, left=True)
+        self._shared = prompts[0][:shared]
+        self._ids, self._mask = _pad([p[shared:] for p in prompts], left=True)
         self._draw = Sampler(plans)
+        self._prefix: Prefix | None = None
         self._cache: Any = None
         self._rows = list(range(len(prompts)))  # the prompt behind each row of the batch
         self._alive = [True] * len(prompts)
@@ -185,16 +192,18 @@ class _Batch:
         return chosen
 
     def _next(self) -> Tensor:
-        if self._cache is None:
-            self._cache = self._model.prefill(self._prefix, len(self._plans))
         net = self._model.net
-        positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -self._ids.shape[1] :]
+        if self._cache is None:
+            self._prefix = self._model.prefill(self._shared)
+            self._cache = DynamicCache(config=net.config)
+        positions = len(self._shared) + (self._mask.cumsum(1) - 1).clamp(min=0)[:, -self._ids.shape[1] :]
         hidden = net.model(
             input_ids=self._ids,
             attention_mask=self._mask,
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
+            prefix=self._prefix,
         ).last_hidden_state
         return self._draw(net.lm_head(hidden[:, -1]).float())
 
@@ -245,7 +254,7 @@ def _no_wait() -> Iterator[None]:
     yield
 
 
-def _common_prefix(prompts: Sequence[TokenIds]) -> int:
+def common_prefix(prompts: Sequence[TokenIds]) -> int:
     """How many tokens all prompts begin with; at least one token of each is left over."""
     if len(prompts) < 2:
         return 0
@@ -257,14 +266,14 @@ def _common_prefix(prompts: Sequence[TokenIds]) -> int:
     return limit
 
 
-def _pad(rows: Sequence[TokenIds], shared: int, left: bool) -> tuple[Tensor, Tensor]:
-    """Ids [B, T] and a mask [B, shared + T] that also covers the shared prefix."""
+def _pad(rows: Sequence[TokenIds], left: bool) -> tuple[Tensor, Tensor]:
+    """Ids and mask [B, T] of rows of several lengths."""
     width = max(map(len, rows))
     fills = [[0] * (width - len(row)) for row in rows]
     ids = [fill + row if left else row + fill for fill, row in zip(fills, rows, strict=True)]
     ones = [[1] * len(row) for row in rows]
     mask = [fill + one if left else one + fill for fill, one in zip(fills, ones, strict=True)]
-    return torch.tensor(ids), torch.tensor([[1] * shared + row for row in mask])
+    return torch.tensor(ids), torch.tensor(mask)
 
 
 def _stop_ids(net: Any, tokenizer: Any) -> set[int]:

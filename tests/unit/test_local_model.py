@@ -180,7 +180,7 @@ def test_a_side_memory_reaches_generation_and_scoring(tiny: LocalModel) -> None:
 
 @pytest.mark.parametrize(("rows", "length"), [([[1, 2, 3], [1, 2, 4]], 2), ([[1, 2], [1, 2]], 1), ([[1], [1, 2]], 0)])
 def test_each_prompt_keeps_a_token_after_the_shared_prefix(rows: list[list[int]], length: int) -> None:
-    assert local._common_prefix(rows) == length
+    assert local.common_prefix(rows) == length
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
