@@ -1,7 +1,8 @@
 """A folder of facts: documents in stream order, questions about them, unrelated questions.
 
 The folder holds `docs.jsonl` (fields of a document event), `questions.jsonl` (`doc`, `q`, `a`, `kind`, and
-`superseded_by` with `old_a` where a later document changes the answer) and `unrelated.jsonl` (`q`, `a`, `kind`).
+`superseded_by` with `old_a` where a later document changes the answer) and, where damage is measured,
+`unrelated.jsonl` (`q`, `a`, `kind`).
 """
 
 import json
@@ -59,4 +60,6 @@ def _question(row: dict[str, Any]) -> Question:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists() and path.name == "unrelated.jsonl":
+        return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

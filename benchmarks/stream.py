@@ -1,12 +1,12 @@
 """The dashboard: stream documents through the real stages and ask, closed book, what is known at the end.
 
-    python -m benchmarks.stream --facts examples/demo --json out.json
-    python -m benchmarks.stream --facts DIR --first 24 --stages 4 --without-gate
+    python -m benchmarks.stream --facts benchmarks/data/facts --first 24 --json out.json
+    python -m benchmarks.stream --facts DIR --stages 4 --without-gate
 
 The stages' own code runs, one record after the other in one process. Printed: the matrix R[i, j] (accuracy on
-the documents of stage j after stage i), accuracy by kind at the end of the stream beside the base model closed
-book and with the document in context (the ceiling), the reader with the document in context, unrelated
-questions before and after, seconds and tokens. Free generation, greedy, 32 new tokens.
+the documents of stage j after stage i), accuracy by kind at the end of the stream beside what a user could have
+instead (the base model closed book, and the base model or the reader with the document, or with the one that BM25
+finds, in context), unrelated questions before and after, seconds and tokens. Free generation, greedy, 32 tokens.
 """
 
 import argparse
@@ -17,6 +17,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import bm25s
 
 from benchmarks import facts as fact_files
 from benchmarks.facts import Facts, Question
@@ -101,12 +103,10 @@ class System:
 def build(settings: Settings, with_gate: bool) -> System:
     """The stages on an empty ledger."""
     parts = Parts(settings)
-    reader = parts.scholar.reader
-    assert isinstance(reader, LocalModel), "the teacher of prompt distillation has to be local"
     model, encoder, ledger, store = parts.model, parts.encoder, parts.ledger, parts.store
     stages: list[Worker] = [
         ConsumerWorker(settings, ledger, parts.scholar, model, encoder),
-        LearnerWorker(settings, ledger, store, Learner(settings, model, reader, encoder)),
+        LearnerWorker(settings, ledger, store, Learner(settings, model, parts.scholar, encoder)),
         GateWorker(settings, ledger, store, model, encoder) if with_gate else PromoteAll(),
     ]
     return System(settings, model, encoder, parts.scholar, ledger, store, {stage.topic: stage for stage in stages})
@@ -129,6 +129,16 @@ def in_context(questions: Iterable[Question], stream: Facts) -> list[Conversatio
     return [prompts.read("\n\n".join(passages(d)), q.text) for d, q in zip(sources, questions, strict=True)]
 
 
+def retrieved(questions: Sequence[Question], stream: Facts) -> list[Conversation]:
+    """The questions with the document in front that BM25 ranks first."""
+    texts = [f"{d.title}\n\n{d.text}" for d in stream.documents]
+    index = bm25s.BM25()
+    index.index(bm25s.tokenize(texts, show_progress=False), show_progress=False)
+    asked = bm25s.tokenize([q.text for q in questions], show_progress=False)
+    best = index.retrieve(asked, k=1, show_progress=False).documents[:, 0].tolist()
+    return [prompts.read(texts[n], q.text) for n, q in zip(best, questions, strict=True)]
+
+
 def marks(questions: Sequence[Question], answers: Sequence[str], seen: set[str]) -> list[bool]:
     """Right or wrong, by what should be known once `seen` documents were streamed."""
     return [hit(text, q.accepted(seen)) for q, text in zip(questions, answers, strict=True)]
@@ -146,9 +156,14 @@ def run(stream: Facts, system: System, stages: int) -> dict[str, Any]:
     everything, questions = {d.id for d in stream.documents}, stream.questions
     report: dict[str, Any] = {"documents": len(stream.documents), "questions": len(questions), "R": []}
     say("measuring the base model and the ceilings")
-    lines = {"base, closed book": ask(system.model, closed_book(questions))}
-    lines["base, document in context"] = ask(system.model, in_context(questions, stream))
-    lines["reader, document in context"] = ask(system.scholar.reader, in_context(questions, stream))
+    with_document, with_found = in_context(questions, stream), retrieved(questions, stream)
+    lines = {
+        "base, closed book": ask(system.model, closed_book(questions)),
+        "base, document in context": ask(system.model, with_document),
+        "reader, document in context": ask(system.scholar.reader, with_document),
+        "base, BM25's first document in context": ask(system.model, with_found),
+        "reader, BM25's first document in context": ask(system.scholar.reader, with_found),
+    }
     before = marks(stream.unrelated, ask(system.model, closed_book(stream.unrelated)), set())
     size = -(-len(stream.documents) // stages)
     groups = [stream.documents[n : n + size] for n in range(0, len(stream.documents), size)]

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from consumer.structuring import same_answer, stands_in
 from lmt2.events import Document, Lesson, UpdateRequest
 from lmt2.ledger import DocumentRow, LessonRow, UpdateRow, VersionRow, desired_version
 from lmt2.models.encoder import Encoder
 from lmt2.scoring import normalise
+from lmt2.study.lessons import same_answer, stands_in
 from lmt2.study.prompts import NOT_STATED
 from lmt2.study.scholar import Scholar
 

@@ -76,9 +76,11 @@ def agree(question: str, texts: Sequence[str]) -> bool:
 
 
 def weighted(lessons: Sequence[Lesson], found: Score, settings: ConsumerSettings) -> list[Lesson]:
-    """Lessons with the weight of their fact; α for facts that weren't asked for."""
+    """Lessons with the weight of their fact times the confidence in them; α for facts that weren't asked for."""
     by_fact = {normalise(x.answer): found.weights[x.question] for x in lessons if x.question in found.weights}
-    return [x.model_copy(update={"weight": by_fact.get(normalise(x.answer), settings.alpha)}) for x in lessons]
+    return [
+        x.model_copy(update={"weight": x.weight * by_fact.get(normalise(x.answer), settings.alpha)}) for x in lessons
+    ]
 
 
 def _share_right(lesson: Lesson, texts: Sequence[str]) -> float:

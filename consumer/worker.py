@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from consumer import earlier, intake
 from consumer.drift import DriftBank, Signal
 from consumer.kaft import Score, score, weighted
-from consumer.structuring import Structured, structure
+from consumer.structuring import Report, Structured, structure
 from consumer.suspicion import suspicion
 from consumer.trigger import Action, Evidence, decide
 from lmt2 import telemetry
@@ -23,6 +23,7 @@ from lmt2.models.base import LanguageModel
 from lmt2.models.encoder import Encoder
 from lmt2.scoring import normalise
 from lmt2.stage import Outcome
+from lmt2.study.lessons import LessonWriter
 from lmt2.study.passages import passages
 from lmt2.study.scholar import Scholar
 from lmt2.transport.base import Outgoing, Record
@@ -57,6 +58,7 @@ class ConsumerWorker:
         self._settings = settings
         self._ledger = ledger
         self._scholar = scholar
+        self._writer = LessonWriter(scholar, encoder, settings.study)
         self._probe = probe
         self._encoder = encoder
         self._log = telemetry.logger(self.name)
@@ -98,16 +100,7 @@ class ConsumerWorker:
         return self._outcome(row, studied, action, record)
 
     def _study(self, document: Document) -> Studied:
-        structured = structure(document, self._scholar, self._settings.study)
-        self._log.info(
-            "structured",
-            document=document.id,
-            listed=structured.listed,
-            written=structured.written,
-            kept=len(structured.lessons),
-            probes=len(structured.probes),
-            facts=structured.facts,
-        )
+        structured = structure(document, self._writer, self._progress(document))
         lessons = [*structured.lessons, *structured.probes]
         found = score(lessons, self._probe, self._settings.consumer)
         texts = passages(document)
@@ -125,8 +118,22 @@ class ConsumerWorker:
         share = len({normalise(d.new.answer) for d in denied}) / max(1, structured.facts)
         return Studied(structured, found, before, changes, share)
 
+    def _progress(self, document: Document) -> Report:
+        def report(found: Structured) -> None:
+            self._log.info(
+                "structured",
+                document=document.id,
+                facts=found.listed,
+                covered=found.covered,
+                written=found.written,
+                kept=len(found.lessons) + len(found.probes),
+                passages_left=found.left_out,
+            )
+
+        return report
+
     def _nothing(self) -> Studied:
-        return Studied(Structured((), (), 0, 0), score((), self._probe, self._settings.consumer), (), {}, 0.0)
+        return Studied(Structured(), score((), self._probe, self._settings.consumer), (), {}, 0.0)
 
     def _outcome(self, row: DocumentRow, studied: Studied, action: Action, record: Record) -> Outcome:
         update = self._update(row, studied, action) if action.do == "learn" else None

@@ -8,6 +8,7 @@ Shape legend: N tokens of a row, D hidden, V vocabulary, L answer tokens of a ba
 """
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -43,10 +44,10 @@ class TopLayers:
         for start in range(0, len(targets), AT_ONCE):
             batch = targets[start : start + AT_ONCE]
             tails = [self._tail(target) for target in batch]
-            ids = torch.tensor([batch[0].prompt[: self._opening] + sum(tails, [])])
+            ids = torch.tensor([[*batch[0].prompt[: self._opening], *chain.from_iterable(tails)]])
             with compute.background():
                 states = self._run(self._net.embed_tokens(ids)[0], list(map(len, tails)), 0, self._first)
-            self._opening_states, *rows = states.split([self._opening, *map(len, tails)])
+            self._opening_states, *rows = torch.split(states, [self._opening, *map(len, tails)])
             self._kept.update({id(target): row.clone() for target, row in zip(batch, rows, strict=True)})
 
     def logits(self, targets: Sequence[Target]) -> Tensor:

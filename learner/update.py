@@ -1,13 +1,15 @@
 """One micro-update: targets in, a trained shard out. It knows neither where targets come from nor what is served.
 
 A fresh low-rank delta is trained on the answer tokens of lessons drawn evenly over facts, with general prompts
-held to the base model in every step. AdamW, a short warm-up, linear decay to a tenth.
+held to the base model in every step. AdamW; each round has a short warm-up and a linear decay to a tenth, the
+second from half the learning rate, the third from a third.
 """
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,8 @@ from lmt2.models.local import LocalModel
 
 WARM_UP = 5
 EXPLODED = 50.0  # nats a token; chance level is ln V, about 11
+MORE = 3  # turns of a weak fact while another has one
+Report = Callable[[int, int, float], None]
 
 
 class Delta(nn.Module):
@@ -61,55 +65,79 @@ class Trained:
     figures: Mapping[str, float]
 
 
-def train(
-    model: LocalModel,
-    lessons: Sequence[Target],
-    rehearsal: Sequence[Target],
-    settings: LearnerSettings,
-    report: Callable[[int, float], None],
-) -> Trained:
-    """Train one shard; `report` is told the step and the loss as it goes.
+class Training:
+    """A shard in training, over one or several rounds of lessons.
 
-    Raises:
-        TrainingFailed: the loss became NaN or exploded; nothing is returned.
+    Args:
+        model: the frozen student.
+        rehearsal: general prompts that every step holds to the base model.
+        settings: the shard's shape and the sizes of a step.
     """
-    config = model.net.config
-    delta = Delta(settings.layers, settings.rank, config.intermediate_size, config.hidden_size, settings.seed)
-    top = TopLayers(model, min(settings.layers), [*lessons, *rehearsal])
-    optimizer = torch.optim.AdamW(delta.parameters(), lr=settings.learning_rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min(1.0, (s + 1) / WARM_UP) * (1 - 0.9 * s / settings.steps)
-    )
-    draw = _Draw(lessons, rehearsal, settings)
-    losses: list[float] = []
-    for step in range(settings.steps):
-        new, general = draw.lessons(), draw.rehearsal()
-        batch = new + general
-        with compute.background(), model.use(delta):
+
+    def __init__(self, model: LocalModel, rehearsal: Sequence[Target], settings: LearnerSettings) -> None:
+        config = model.net.config
+        self.delta = Delta(settings.layers, settings.rank, config.intermediate_size, config.hidden_size, settings.seed)
+        self._model = model
+        self._rehearsal = rehearsal
+        self._settings = settings
+        self._optimizer = torch.optim.AdamW(self.delta.parameters(), lr=settings.learning_rate, weight_decay=0.0)
+        self._losses: list[float] = []
+        self._rounds = 0
+
+    def run(self, lessons: Sequence[Target], steps: int, report: Report, weak: Collection[str] = ()) -> None:
+        """One round; `report` is told the step, of how many, and the loss, and facts that are `weak` come more often.
+
+        Raises:
+            TrainingFailed: the loss became NaN or exploded; the delta is of no use.
+        """
+        self._rounds += 1
+        rate = self._settings.learning_rate / self._rounds
+        top = TopLayers(self._model, min(self._settings.layers), [*lessons, *self._rehearsal])
+        draw = _Draw(lessons, self._rehearsal, self._settings, weak, self._rounds)
+        for step in range(steps):
+            for group in self._optimizer.param_groups:
+                group["lr"] = rate * min(1.0, (step + 1) / WARM_UP) * (1 - 0.9 * step / steps)
+            self._step(top, draw.lessons(), draw.rehearsal())
+            report(step + 1, steps, self._losses[-1])
+
+    def trained(self) -> Trained:
+        """What came of it so far."""
+        a, b = self.delta.factors()
+        figures = {"loss_first": self._losses[0], "loss_last": fmean(self._losses[-10:]), "steps": len(self._losses)}
+        return Trained(a, b, figures)
+
+    def _step(self, top: TopLayers, new: Sequence[Target], general: Sequence[Target]) -> None:
+        batch = [*new, *general]
+        with compute.background(), self._model.use(self.delta):
             loss = _loss(top.logits(batch), batch, len(new))
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]) or losses[-1] > EXPLODED:
-                raise TrainingFailed(f"the loss was {losses[-1]} at step {step}: lower learner.learning_rate")
+            self._losses.append(loss.item())
+            if not math.isfinite(self._losses[-1]) or self._losses[-1] > EXPLODED:
+                at = f"{self._losses[-1]} at step {len(self._losses) - 1}"
+                raise TrainingFailed(f"the loss was {at}: lower learner.learning_rate")
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(delta.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-        report(step + 1, losses[-1])
-    a, b = delta.factors()
-    return Trained(a, b, {"loss_first": losses[0], "loss_last": sum(losses[-10:]) / len(losses[-10:])})
+            nn.utils.clip_grad_norm_(self.delta.parameters(), 1.0)
+            self._optimizer.step()
+            self._optimizer.zero_grad()
 
 
 class _Draw:
-    """Batches: lessons evenly over facts, then general prompts."""
+    """Batches: lessons evenly over facts, the weak ones `MORE` times as often, then general prompts."""
 
-    def __init__(self, lessons: Sequence[Target], rehearsal: Sequence[Target], settings: LearnerSettings) -> None:
+    def __init__(
+        self,
+        lessons: Sequence[Target],
+        rehearsal: Sequence[Target],
+        settings: LearnerSettings,
+        weak: Collection[str] = (),
+        turn: int = 0,
+    ) -> None:
         self._by_fact: dict[str, list[Target]] = {}
         for target in lessons:
             self._by_fact.setdefault(target.fact, []).append(target)
+        self._turns = [fact for fact in self._by_fact for _ in range(MORE if fact in weak else 1)]
         self._rehearsal = list(rehearsal)
         self._settings = settings
-        self._rng = random.Random(settings.seed)
+        self._rng = random.Random(f"{settings.seed} {turn}")
         self._queue: list[str] = []
 
     def lessons(self) -> list[Target]:
@@ -123,7 +151,7 @@ class _Draw:
 
     def _next_fact(self) -> str:
         if not self._queue:
-            self._queue = self._rng.sample(list(self._by_fact), len(self._by_fact))
+            self._queue = self._rng.sample(self._turns, len(self._turns))
         return self._queue.pop()
 
 

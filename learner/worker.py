@@ -1,14 +1,13 @@
 """The learner's work on one update request: targets, a shard, and the candidate version that has it."""
 
 import time
-from collections.abc import Callable
 
 from sqlalchemy.orm import Session
 
-from learner.learn import prompt_distillation
 from learner.rehearsal import rehearsal_targets
+from learner.rounds import Rounds
 from learner.targets import Target
-from learner.update import Trained, train
+from learner.update import Report, Trained
 from lmt2 import telemetry
 from lmt2.artifacts import ArtifactStore
 from lmt2.config import Settings
@@ -19,22 +18,27 @@ from lmt2.ledger import DocumentRow, Ledger, UpdateRow, VersionRow, desired_vers
 from lmt2.models.encoder import Encoder
 from lmt2.models.local import LocalModel
 from lmt2.stage import Outcome
+from lmt2.study.lessons import LessonWriter
 from lmt2.study.passages import sentences
+from lmt2.study.scholar import Scholar
 from lmt2.transport.base import Outgoing, Record
 from memory.routing import threshold_for
 from memory.shards import Shard
 from memory.versions import Manifest, ShardEntry
 
-Report = Callable[[int, float], None]
-
 
 class Learner:
-    """Makes shards of update requests; it knows nothing of events or the ledger."""
+    """Makes shards of update requests; it knows nothing of events or the ledger.
 
-    def __init__(self, settings: Settings, model: LocalModel, reader: LocalModel, encoder: Encoder) -> None:
+    The teacher of prompt distillation is the scholar's reader, where that is a model of this process: distributions
+    over the whole vocabulary don't come from an endpoint.
+    """
+
+    def __init__(self, settings: Settings, model: LocalModel, scholar: Scholar, encoder: Encoder) -> None:
         self._settings = settings
         self._model = model
-        self._reader = reader
+        self._teacher = scholar.reader if isinstance(scholar.reader, LocalModel) else None
+        self._writer = LessonWriter(scholar, encoder, settings.study)
         self._encoder = encoder
         self._rehearsal: list[Target] = []
         self.general = encoder([g.q for g in general()[::2]])  # [N, E]; the gate examines the other half
@@ -43,8 +47,8 @@ class Learner:
         """A trained shard for the request's lessons; raises TrainingFailed."""
         if not self._rehearsal:
             self._rehearsal = rehearsal_targets(self._model, self._settings.learner.seed)
-        found = prompt_distillation.targets(request.documents, request.lessons, self._model, self._reader)
-        trained = train(self._model, list(found), self._rehearsal, self._settings.learner, report)
+        rounds = Rounds(self._model, self._teacher, self._writer, self._rehearsal, self._settings.learner)
+        trained = rounds.learn(request, report)
         return Shard(trained.a, trained.b, self._encoder(routing_keys(request))), trained
 
 
@@ -127,11 +131,9 @@ class LearnerWorker:
         return Outcome(effect)
 
     def _progress(self, request: UpdateRequest) -> Report:
-        steps = self._settings.learner.steps
-
-        def report(step: int, loss: float) -> None:
+        def report(step: int, of: int, loss: float) -> None:
             if step % 10 == 0:
-                self._log.info("step", update=request.id, step=step, of=steps, loss=round(loss, 3))
+                self._log.info("step", update=request.id, step=step, of=of, loss=round(loss, 3))
 
         return report
 

@@ -38,10 +38,11 @@ class StudySettings(Section):
     endpoint: str = Field("", description="an OpenAI-compatible address; empty: the shipped adapters")
     endpoint_model: str = ""
     endpoint_key: str = Field("", repr=False)
-    lists: int = Field(6, ge=1, description="how many times the answers are listed; the first time greedily")
     answers: int = Field(40, ge=1, description="the most answers of a passage that questions are written for")
-    rounds: int = Field(2, ge=1, description="rounds of question writing; the later ones for facts with too few")
+    rounds: int = Field(3, ge=1, description="rounds of question writing; the later ones for facts with too few")
     phrasings: int = Field(3, ge=1, description="phrasings a fact should have")
+    check: bool = Field(True, description="whether the reader checks what was written; off only to measure the check")
+    seconds: float = Field(600.0, gt=0, description="budget of a document; passages that it doesn't reach are left out")
     probes: int = Field(10, ge=0, description="questions of a document that are held back for the gate")
 
     @model_validator(mode="after")
@@ -110,7 +111,11 @@ class LearnerSettings(Section):
     layers: tuple[int, ...] = (16, 20, 24)
     rank: int = Field(16, ge=1)
     learning_rate: float = Field(4e-3, gt=0)
-    steps: int = Field(90, ge=1)
+    steps: int = Field(30, ge=1, description="of a first round, besides those for its facts")
+    steps_a_fact: float = Field(2.0, ge=0, description="steps for each fact, and each weak one in a later round")
+    rounds: int = Field(2, ge=1, description="of training; the later ones for facts that practice questions find weak")
+    broken: int = Field(0, ge=0, description="copies of a question with words left out that are trained beside it")
+    distil: bool = Field(True, description="whether the reader's distributions are trained towards, or answers alone")
     lessons_a_step: int = Field(8, ge=1)
     general_a_step: int = Field(4, ge=0, description="general prompts held to the base model by KL")
     seed: int = 0

@@ -59,8 +59,8 @@ class Bars:
         """Take in what consumer and learner say of their work."""
         for entry in entries:
             if entry["event"] == "structured":
-                kept = entry["kept"] + entry["probes"]
-                self._found[entry["document"]] = f"{kept} of {entry['written']} questions kept; asks the model"
+                covered = f"{entry['covered']} of {entry['facts']} facts covered"
+                self._found[entry["document"]] = f"{covered}, {entry['kept']} questions kept"
             elif entry["event"] == "step":
                 told = f"step {entry['step']} of {entry['of']}, loss {entry['loss']:.2f}"
                 self._training[entry["update"]] = (entry["step"] / entry["of"], told)

@@ -13,13 +13,14 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from lmt2.errors import EventError
+from lmt2.scoring import normalise
 
 CONTENT_TYPE = "application/cloudevents+json"
 DOCUMENTS, UPDATES, CANDIDATES, DECISIONS = "lmt2.documents", "lmt2.updates", "lmt2.candidates", "lmt2.decisions"
 DEAD_LETTERS, QUARANTINE = "lmt2.dead-letters", "lmt2.quarantine"
 TOPICS = (DOCUMENTS, UPDATES, CANDIDATES, DECISIONS, DEAD_LETTERS, QUARANTINE)
 
-LessonKind = Literal["direct", "rephrased", "reversed", "given"]
+LessonKind = Literal["direct", "rephrased", "reversed", "composed", "given"]
 Verdict = Literal["accept", "reject", "inconclusive"]
 
 
@@ -89,16 +90,25 @@ class Document(Strict):
 class Lesson(Strict):
     """One question and its answer, taken from a document.
 
-    `weight` is KaFT's w_i (eq. 2); `document` is the id of the document that states the fact, and `passage`
-    the number of the passage of that document (see `lmt2.study.passages`).
+    `fact` names what is taught: lessons of one fact are phrasings of it, and have the same answer. `weight` is KaFT's
+    w_i (eq. 2) times the confidence in the lesson; `document` is the id of the document that states the fact, and
+    `passage` the number of the passage of that document (see `lmt2.study.passages`).
     """
 
     question: str
     answer: str
     kind: LessonKind
+    fact: str = ""
     document: str
     passage: int = Field(default=0, ge=0)
     weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fact_of_answer(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.get("fact") and isinstance(data.get("answer"), str):
+            return {**data, "fact": normalise(data["answer"])}
+        return data
 
 
 class UpdateRequest(Strict):

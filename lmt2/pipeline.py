@@ -101,8 +101,7 @@ def consumer(parts: Parts) -> Service:
 
 def learner(parts: Parts) -> Service:
     """The stage that trains; it holds while an operator has paused learning."""
-    teacher = parts.scholar.reader if isinstance(parts.scholar.reader, LocalModel) else parts.model
-    skills = Learner(parts.settings, parts.model, teacher, parts.encoder)
+    skills = Learner(parts.settings, parts.model, parts.scholar, parts.encoder)
     return _stage(parts, LearnerWorker(parts.settings, parts.ledger, parts.store, skills), is_paused)
 
 

@@ -75,10 +75,10 @@ def _shared(query: Tensor, key: Tensor, value: Tensor, shared: KeysValues, mask:
 def _packed(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
     """Output [1, N, H, D] for a packed row of scaled queries: the prefix by itself, then every sequence."""
     length = packing.prefix
-    opening = [part[:, :, :length] for part in (query, key, value)]
-    first = scaled_dot_product_attention(*opening, is_causal=True, scale=1.0, enable_gqa=True)
-    side_by_side = [_unpacked(part, packing.rows) for part in (query, key, value)]
-    rest = _shared(*side_by_side, (opening[1], opening[2]), None)
+    q, k, v = (part[:, :, :length] for part in (query, key, value))
+    first = scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0, enable_gqa=True)
+    own_q, own_k, own_v = (_unpacked(part, packing.rows) for part in (query, key, value))
+    rest = _shared(own_q, own_k, own_v, (k, v), None)
     flat = rest.transpose(1, 2).flatten(0, 1).index_select(0, packing.places)  # [N - P, H, D]
     return torch.cat([first.transpose(1, 2), flat.unsqueeze(0)], dim=1)
 

@@ -1,55 +1,89 @@
-"""The scholar: reads a passage, lists what is worth asking, and writes questions for given answers.
+"""The scholar: reads a passage, lists what is worth asking, writes questions for given answers, and rephrases them.
 
-Either SmolLM2 with the two shipped adapters, or one bigger model behind an OpenAI-compatible endpoint; the
-prompts are the same.
+Either SmolLM2 with the two shipped adapters, or one bigger model behind an OpenAI-compatible endpoint: the prompts are
+the same, with a briefing before them for a model that hasn't been trained on them.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lmt2.config import Settings
 from lmt2.models.assets import model_path
-from lmt2.models.base import LanguageModel, Sampling
+from lmt2.models.base import Conversation, LanguageModel, Sampling
 from lmt2.models.local import LocalModel
 from lmt2.study import prompts
-from lmt2.study.prompts import QuestionKind
+from lmt2.study.prompts import WrittenKind
 
 ADAPTERS = Path(__file__).parent / "adapters"
 READING = Sampling(max_new_tokens=16)
-LISTING = Sampling(max_new_tokens=160, temperature=0.9, top_p=0.95)
-WRITING = Sampling(max_new_tokens=40, temperature=0.7, top_p=0.95)
-REMEMBERED = 14  # answers of the list that stay in front of the writer, as many as a list in training has
+LISTING = Sampling(max_new_tokens=64)
+WRITING = Sampling(max_new_tokens=48, temperature=0.7, top_p=0.95)
+MARK = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+")  # of a list's item, as bigger models like to put it
+LONGEST_LIST = 12  # answers of one sentence
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something worth asking for: a short answer, and the sentence of a passage that states it."""
+
+    answer: str
+    sentence: str
 
 
 @dataclass(frozen=True)
 class Scholar:
-    """The study skills, whatever model has them."""
+    """The study skills, whatever model has them.
+
+    Attributes:
+        reader: answers questions about a passage.
+        writer: lists, writes and rephrases.
+        briefing: what a model has to be told first that wasn't trained on the tasks.
+    """
 
     reader: LanguageModel
     writer: LanguageModel
+    briefing: str = ""
 
     def read(self, passage: str, questions: Sequence[str]) -> list[str]:
         """Short answers from the passage, `not stated` where it doesn't say."""
-        found = self.reader.generate([prompts.read(passage, q) for q in questions], READING)
-        return [answer.strip().rstrip(".") for answer in found]
+        found = self.reader.generate(self._briefed([prompts.read(passage, q) for q in questions]), READING)
+        return [_first_line(answer).rstrip(".") for answer in found]
 
-    def list_answers(self, passage: str, times: int, seed: int) -> list[str]:
-        """Short answers that questions could have: listed greedily once, and sampled `times - 1` times."""
-        task = prompts.list_answers(passage)
-        lists = self.writer.generate([task], replace(LISTING, temperature=0.0))
-        if times > 1:
-            lists += self.writer.generate([task] * (times - 1), replace(LISTING, seed=seed))
-        lines = [line.strip().rstrip(".") for one in lists for line in one.split("\n")]
-        return list(dict.fromkeys(line for line in lines if line))
+    def list_answers(self, passage: str, sentences: Sequence[str]) -> list[list[str]]:
+        """For each sentence the short answers that questions about it could have."""
+        found = self.writer.generate(self._briefed([prompts.list_answers(passage, s) for s in sentences]), LISTING)
+        lists = [[MARK.sub("", line).strip().rstrip(".") for line in text.splitlines()] for text in found]
+        return [[line for line in lines if line][:LONGEST_LIST] for lines in lists]
 
     def write(
-        self, passage: str, listed: Sequence[str], wanted: Sequence[tuple[str, QuestionKind]], seed: int
-    ) -> list[str]:
-        """One question for each wanted answer and kind."""
-        before = [*prompts.list_answers(passage), prompts.assistant("\n".join(listed[:REMEMBERED]))]
-        tasks = [[*before, prompts.ask_for(answer, kind)] for answer, kind in wanted]
-        return [question.strip() for question in self.writer.generate(tasks, replace(WRITING, seed=seed))]
+        self, passage: str, wanted: Sequence[tuple[Fact, WrittenKind]], seed: int, temperature: float = 0.7
+    ) -> list[tuple[str, str]]:
+        """A question for each fact and kind, with its answer: a reversed question has one of its own."""
+        tasks = [prompts.ask_for(passage, fact.sentence, fact.answer, kind) for fact, kind in wanted]
+        found = self.writer.generate(self._briefed(tasks), replace(WRITING, temperature=temperature, seed=seed))
+        return [
+            (_first_line(text), _second_line(text) if kind == "reversed" else fact.answer)
+            for text, (fact, kind) in zip(found, wanted, strict=True)
+        ]
+
+    def rephrase(self, passage: str, pairs: Sequence[tuple[str, str]], seed: int) -> list[str]:
+        """Each question, given with its answer, in other words."""
+        tasks = [prompts.ask_otherwise(passage, question, answer) for question, answer in pairs]
+        found = self.writer.generate(self._briefed(tasks), replace(WRITING, seed=seed))
+        return [_first_line(text) for text in found]
+
+    def _briefed(self, tasks: Sequence[Conversation]) -> Sequence[Conversation]:
+        return [[{"role": "system", "content": self.briefing}, *task] for task in tasks] if self.briefing else tasks
+
+
+def _first_line(text: str) -> str:
+    return next(iter(text.strip().splitlines()), "").strip()
+
+
+def _second_line(text: str) -> str:
+    return next(iter(text.strip().splitlines()[1:]), "").strip().rstrip(".")
 
 
 def open_scholar(settings: Settings) -> Scholar:
@@ -58,7 +92,7 @@ def open_scholar(settings: Settings) -> Scholar:
         from lmt2.models.openai import OpenAIModel
 
         model = OpenAIModel(settings.study.endpoint, settings.study.endpoint_model, settings.study.endpoint_key)
-        return Scholar(model, model)
+        return Scholar(model, model, prompts.BRIEFING)
     folder = model_path(settings.model.name)
     return Scholar(
         LocalModel(folder, settings.model.dtype, ADAPTERS / "reader"),

@@ -1,17 +1,18 @@
 """Train a study adapter for SmolLM2 on the shipped lessons.
 
     python -m lmt2.study.train --task reader    # passage + question -> short answer, or "not stated"
-    python -m lmt2.study.train --task writer    # passage -> list of answers; answer + kind -> question
+    python -m lmt2.study.train --task writer    # list answers, write questions for them, rephrase questions
 
-A passage is one conversation with many turns and a loss on every answer, so its tokens are paid for once.
-Every tenth passage is kept apart for measuring. The lessons come from no document of any benchmark.
+A passage and its tasks are one row: the passage stands there once, and each task sees the passage and itself, as
+in use (`lmt2.models.shared_prefix`). The loss is on the answers. Every tenth passage is kept apart for measuring.
+The lessons come from no document of any benchmark.
 """
 
 import argparse
 import json
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,19 @@ from safetensors.torch import load_file, save_file
 
 from lmt2.models.assets import SMOLLM2, model_path
 from lmt2.models.base import Conversation
+from lmt2.models.local import LocalModel, TokenIds, common_prefix
+from lmt2.models.shared_prefix import Packing
+from lmt2.scoring import hit
 from lmt2.study import prompts
+from lmt2.study.passages import sentences
+from lmt2.study.prompts import KINDS
 
 Passage = dict[str, Any]
+Pair = dict[str, str]
+Task = tuple[Conversation, str]  # what is asked, and what should come back
 RANK, LEARNING_RATE, BATCH, EPOCHS, SEED = 16, 3e-4, 3, 3, 1
-QUESTIONS_A_PASSAGE = 7  # what the writer is taught of one passage in one epoch
+ANSWERED, UNANSWERED, SWAPPED = 9, 2, 1  # what the reader is asked of one passage in one epoch
+LISTED, WRITTEN, REPHRASED = 3, {"direct": 3, "reversed": 2, "composed": 1}, 3  # the same for the writer
 
 
 def passages(held_out: bool) -> list[Passage]:
@@ -35,103 +44,153 @@ def passages(held_out: bool) -> list[Passage]:
     return [json.loads(line) for i, line in enumerate(lines) if (i % 10 == 0) is held_out]
 
 
-def reader_lesson(passage: Passage, other: Passage, rng: random.Random) -> Conversation:
-    """One phrasing of each fact, so that no earlier turn gives an answer away, and one question of another passage."""
-    by_fact: dict[str, list[dict[str, str]]] = {}
+def reader_tasks(passage: Passage, other: Passage, rng: random.Random) -> list[Task]:
+    """Questions that the passage answers, and four kinds that it doesn't.
+
+    Those are written to sound answerable, or ask of one name what holds for another, or belong to another passage.
+    """
+    text = passage["text"]
+    answered = [(pair["q"], pair["a"]) for pair in _some(passage["pairs"], ANSWERED, rng)]
+    swapped = [question for pair in passage["pairs"] if (question := _other_subject(pair, passage, rng))]
+    without = [
+        *_some(passage.get("unanswered", []), UNANSWERED, rng),
+        *_some(swapped, SWAPPED, rng),
+        rng.choice(other["pairs"])["q"],
+    ]
+    asked = answered + [(question, prompts.NOT_STATED) for question in without]
+    return [(prompts.read(text, question), answer) for question, answer in asked]
+
+
+def _other_subject(pair: Pair, passage: Passage, rng: random.Random) -> str:
+    """The question with a name in it replaced by another name of the passage; empty if it holds none."""
+    names = sorted({p["a"] for p in passage["pairs"] if p["a"][0].isupper()})
+    inside = [name for name in names if hit(pair["q"], [name])]
+    others = [name for name in names if name not in inside and not hit(name, [pair["a"]])]
+    if not inside or not others:
+        return ""
+    return pair["q"].replace(rng.choice(inside), rng.choice(others))
+
+
+def writer_tasks(passage: Passage, _: Passage, rng: random.Random) -> list[Task]:
+    """Answers to list, questions to write and to rephrase."""
+    text = passage["text"]
+    by_fact: dict[str, list[Pair]] = {}
     for pair in passage["pairs"]:
         by_fact.setdefault(pair["fact"], []).append(pair)
-    asked = [(pair["q"], pair["a"]) for pair in (rng.choice(pairs) for pairs in by_fact.values())]
-    asked.append((rng.choice(other["pairs"])["q"], prompts.NOT_STATED))
-    rng.shuffle(asked)
-    turns = prompts.read(passage["text"], asked[0][0])
-    for n, (question, answer) in enumerate(asked):
-        if n:
-            turns.append(prompts.user(question))
-        turns.append(prompts.assistant(answer))
-    return turns
+    listed = _listing(text, passage["pairs"])
+    written = [task for fact in by_fact.values() for task in _writing(text, fact)]
+    rephrased = [
+        (prompts.ask_otherwise(text, one["q"], one["a"]), other["q"])
+        for fact in by_fact.values()
+        for one in fact
+        for other in fact
+        if one is not other and one["a"] == other["a"] and {one["kind"], other["kind"]} <= {"direct", "rephrased"}
+    ]
+    chosen = _some(listed, LISTED, rng) + _some(rephrased, REPHRASED, rng)
+    for kind, times in WRITTEN.items():
+        chosen += _some([task for of_kind, task in written if of_kind == kind], times, rng)
+    return chosen
 
 
-def writer_lesson(passage: Passage, _: Passage, rng: random.Random) -> Conversation:
-    """The list of answers, then questions for some of them."""
-    answers = dict.fromkeys(pair["a"] for pair in passage["pairs"])
-    turns = [*prompts.list_answers(passage["text"]), prompts.assistant("\n".join(answers))]
-    for pair in rng.sample(passage["pairs"], min(QUESTIONS_A_PASSAGE, len(passage["pairs"]))):
-        turns += [prompts.ask_for(pair["a"], pair["kind"]), prompts.assistant(pair["q"])]
-    return turns
+def _listing(text: str, pairs: Sequence[Pair]) -> list[Task]:
+    found: dict[str, dict[str, None]] = {sentence: {} for sentence in sentences(text)}
+    for pair in pairs:
+        if pair["kind"] == "direct":
+            found[sentence_of(text, pair["q"], pair["a"])][pair["a"]] = None
+    in_order = {s: sorted(answers, key=s.find) for s, answers in found.items()}
+    return [(prompts.list_answers(text, s), "\n".join(answers)) for s, answers in in_order.items() if answers]
 
 
-LESSONS = {"reader": reader_lesson, "writer": writer_lesson}
+def _writing(text: str, fact: Sequence[Pair]) -> Iterator[tuple[str, Task]]:
+    """Writing tasks for one fact, with their kinds; a reversed question goes out from the answer of the direct one."""
+    direct = next((pair["a"] for pair in fact if pair["kind"] == "direct"), "")
+    for kind in KINDS:
+        for pair in (pair for pair in fact if pair["kind"] == kind):
+            answer = direct if kind == "reversed" else pair["a"]
+            said = f"{pair['q']}\n{pair['a']}" if kind == "reversed" else pair["q"]
+            if answer and (kind != "reversed" or answer != pair["a"]):
+                yield kind, (prompts.ask_for(text, sentence_of(text, pair["q"], answer), answer, kind), said)
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """Token ids of a conversation, and which of them are answers."""
+def sentence_of(text: str, question: str, answer: str) -> str:
+    """The sentence of a text that holds the answer and has most words of the question.
 
-    ids: list[int]
-    is_label: list[bool]
-
-
-def encode(tokenizer: Any, turns: Conversation) -> Encoded:
-    """Tokenise turn by turn; labels are an assistant's words and its end-of-turn token."""
-    ids: list[int] = []
-    is_label: list[bool] = []
-    done = ""
-    for n, turn in enumerate(turns):
-        asks = turn["role"] != "assistant"
-        text = tokenizer.apply_chat_template(turns[: n + 1], add_generation_prompt=asks, tokenize=False)
-        text = text if asks else text.rstrip("\n")  # the newline after an end-of-turn belongs to the next turn
-        new = tokenizer(text[len(done) :], add_special_tokens=False)["input_ids"]
-        ids += new
-        is_label += [not asks] * len(new)
-        done = text
-    return Encoded(ids, is_label)
+    >>> sentence_of("Ida runs Vell. Tom runs Corvo. Tom is old.", "Who runs Corvo?", "Tom")
+    'Tom runs Corvo.'
+    """
+    words = set(re.findall(r"\w+", question.casefold()))
+    return max(
+        sentences(text),
+        key=lambda s: 10 * hit(s, [answer]) + len(words & set(re.findall(r"\w+", s.casefold()))),
+    )
 
 
-def batches(tokenizer: Any, task: str, rng: random.Random, steps: int) -> Iterator[list[Encoded]]:
-    """Shuffled passages, each drawn once an epoch, its turns chosen anew each time."""
+def _some(pool: Sequence[Any], most: int, rng: random.Random) -> list[Any]:
+    return rng.sample(pool, min(most, len(pool)))
+
+
+TASKS = {"reader": reader_tasks, "writer": writer_tasks}
+
+
+def rows(task: str, rng: random.Random, steps: int) -> Iterator[list[list[Task]]]:
+    """Batches of passages, each drawn once an epoch, its tasks chosen anew each time."""
     pool = passages(held_out=False)
     order: list[Passage] = []
     for _ in range(steps):
         if len(order) < BATCH:
             order = rng.sample(pool, len(pool))
-        yield [encode(tokenizer, LESSONS[task](order.pop(), rng.choice(pool), rng)) for _ in range(BATCH)]
+        yield [TASKS[task](order.pop(), rng.choice(pool), rng) for _ in range(BATCH)]
 
 
-def loss_of(model: Any, batch: list[Encoded]) -> torch.Tensor:
-    """Mean cross-entropy of the labels; the vocabulary projection runs only where there is one."""
-    width = max(len(row.ids) for row in batch)
-    ids = torch.tensor([row.ids + [0] * (width - len(row.ids)) for row in batch])
-    is_label = torch.tensor([row.is_label + [False] * (width - len(row.ids)) for row in batch])[:, 1:]
-    hidden = model.base_model.model.model(input_ids=ids).last_hidden_state[:, :-1]  # right padding: causal is enough
-    logits = model.base_model.model.lm_head(hidden[is_label]).float()
-    return F.cross_entropy(logits, ids[:, 1:][is_label])
+def loss_of(net: Any, model: LocalModel, tasks: Sequence[Task]) -> torch.Tensor:
+    """Mean cross-entropy of the answers' tokens of one row; the vocabulary projection runs only where there is one."""
+    asked = [model.encode(task) for task, _ in tasks]
+    answers = [[*model.encode_text(answer), model.tokenizer.eos_token_id] for _, answer in tasks]
+    shared = common_prefix(asked)
+    tails: list[TokenIds] = [task[shared:] + answer[:-1] for task, answer in zip(asked, answers, strict=True)]
+    packing = Packing(shared, list(map(len, tails)))
+    ids = torch.tensor([asked[0][:shared] + [token for tail in tails for token in tail]])
+    hidden = net.model(input_ids=ids, position_ids=packing.positions, packing=packing).last_hidden_state[0, shared:]
+    predicting = [row[-len(a) :] for row, a in zip(hidden.split(list(map(len, tails))), answers, strict=True)]
+    return F.cross_entropy(net.lm_head(torch.cat(predicting)).float(), torch.tensor([t for a in answers for t in a]))
 
 
-def train(task: str, model_folder: Path, out: Path, epochs: int) -> None:
+def train(task: str, folder: Path, out: Path, epochs: int) -> None:
     """Train one adapter and save it as bfloat16 safetensors."""
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(SEED)
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    base = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.bfloat16)
+    model = LocalModel(folder)
     shape = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = get_peft_model(base, shape, autocast_adapter_dtype=True)
-    trained = [p for p in model.parameters() if p.requires_grad]
+    wrapped = get_peft_model(model.net, shape, autocast_adapter_dtype=False)
+    trained = [p for p in wrapped.parameters() if p.requires_grad]
+    kept = [p.detach().float() for p in trained]  # bfloat16 would swallow small steps
     steps = epochs * len(passages(held_out=False)) // BATCH
-    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(kept, lr=LEARNING_RATE, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min(1.0, (s + 1) / 5) * (1 - 0.9 * s / steps))
-    for step, batch in enumerate(batches(tokenizer, task, random.Random(SEED), steps)):
-        loss = loss_of(model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+    for step, batch in enumerate(rows(task, random.Random(SEED), steps)):
+        losses = []
+        for tasks in batch:
+            loss = loss_of(wrapped.base_model.model, model, tasks) / len(batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.item())
+        _step(optimizer, kept, trained)
         schedule.step()
         if step % 10 == 0:
-            print(f"{task}: step {step}/{steps}, loss {loss.item():.3f}", flush=True)
-    model.save_pretrained(out)
-    _tidy(out, model_folder.name)
+            print(f"{task}: step {step}/{steps}, loss {sum(losses):.3f}", flush=True)
+    wrapped.save_pretrained(out)
+    _tidy(out, folder.name)
+
+
+def _step(optimizer: torch.optim.Optimizer, kept: Sequence[torch.Tensor], trained: Sequence[torch.Tensor]) -> None:
+    """One step on the float32 copies `kept`, with the gradients of the bfloat16 weights `trained` that follow them."""
+    for full, short in zip(kept, trained, strict=True):
+        assert short.grad is not None
+        full.grad, short.grad = short.grad.float(), None
+    torch.nn.utils.clip_grad_norm_(kept, 1.0)
+    optimizer.step()
+    for full, short in zip(kept, trained, strict=True):
+        short.data.copy_(full)
 
 
 def _tidy(out: Path, base: str) -> None:
@@ -146,7 +205,7 @@ def _tidy(out: Path, base: str) -> None:
 def main() -> None:
     """Command line: which task, from which base, to where."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=sorted(LESSONS), required=True)
+    parser.add_argument("--task", choices=sorted(TASKS), required=True)
     parser.add_argument("--model", default=SMOLLM2.name)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--out", type=Path, help="default: the adapter shipped in lmt2/study/adapters")

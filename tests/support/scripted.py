@@ -1,13 +1,18 @@
 """Models and scholars that say what a test tells them to, and remember what they were asked."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from lmt2.models.base import Conversation, Sampling
 from lmt2.study import prompts
-from lmt2.study.prompts import KINDS
+from lmt2.study.lessons import ELSEWHERE
 from lmt2.study.scholar import Scholar
 
-LIST = prompts.list_answers("")[0]["content"].strip()
+TASK = re.compile(
+    r"(?P<passage>.*)\n\n(?:Sentence: (?P<sentence>.*)\n(?:Answer: (?P<answer>.*)\nWrite a question \((?P<kind>\w+)\)\."
+    r"|List the short answers .*)|Question: (?P<question>.*)\nAnswer: (?P<its>.*)\nAsk the same in other words\.)",
+    re.DOTALL,
+)  # the writer's three tasks, as lmt2.study.prompts words them
 
 
 class Scripted:
@@ -38,6 +43,7 @@ class Book:
         phrasings: Phrasings,
         reads: Mapping[str, str] | None = None,
         corrections: Mapping[str, str] | None = None,
+        silent: Sequence[str] = ("reversed",),
     ) -> None:
         """What the reader says besides the answer that a question was written for.
 
@@ -45,7 +51,9 @@ class Book:
             phrasings: the writer's questions, by answer.
             reads: other answers, by question.
             corrections: answers that a passage with the new answer replaces, by old answer.
+            silent: kinds of question that the writer doesn't write.
         """
+        self._silent = silent
         self._corrections = corrections or {}
         self._queues = {answer: list(questions) for answer, questions in phrasings.items()}
         self._listed = list(phrasings)
@@ -57,17 +65,19 @@ class Book:
 
     def _read(self, conversation: Conversation) -> str:
         passage, question = conversation[-1]["content"].rsplit("\n\n", 1)
+        if passage == ELSEWHERE:
+            return prompts.NOT_STATED
         answer = self._reads.get(question, prompts.NOT_STATED)
         corrected = self._corrections.get(answer, "")
         return corrected if corrected and corrected in passage else answer
 
     def _write(self, conversation: Conversation) -> str:
-        task = conversation[-1]["content"]
-        if LIST in task:
-            passage = task.removesuffix(LIST)
-            return "\n".join(answer for answer in self._listed if answer in passage)
-        for answer, queue in self._queues.items():
-            if any(task == prompts.ask_for(answer, kind)["content"] for kind in KINDS):
-                queue.append(queue.pop(0))  # goes round: a longer text is asked about more often
-                return queue[-1]
-        return ""
+        task = TASK.fullmatch(conversation[-1]["content"])
+        assert task, "the writer has three tasks"
+        if task["sentence"] and not task["answer"]:
+            return "\n".join(answer for answer in self._listed if answer in task["sentence"])
+        if task["kind"] in self._silent:
+            return ""
+        queue = self._queues.get(task["answer"] or task["its"], [])
+        queue.append(queue.pop(0) if queue else "")  # goes round: a longer text is asked about more often
+        return queue[-1]

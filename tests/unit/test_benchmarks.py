@@ -90,15 +90,15 @@ def test_the_ceiling_reads_the_document_that_holds_the_present_answer(folder: Pa
 def system(tiny: LocalModel, tmp_path: Path) -> Iterator[System]:
     settings = Settings(
         home=tmp_path,
-        study=StudySettings(lists=1, rounds=1, probes=1),
+        study=StudySettings(rounds=1, probes=1),
         consumer=ConsumerSettings(min_lessons=2, samples=1),
-        learner=LearnerSettings(layers=(1, 3), rank=2, steps=2, general_a_step=2),
+        learner=LearnerSettings(layers=(1, 3), rank=2, steps=2, steps_a_fact=0, general_a_step=2),
     )
     ledger = new_ledger(tmp_path, untouched(base_fingerprint(tiny.folder)))
     store, encoder, scholar = ArtifactStore(settings.artifacts_url), WordEncoder(), Book(WRITES).scholar
     workers: list[Worker] = [
         ConsumerWorker(settings, ledger, scholar, tiny, encoder),
-        LearnerWorker(settings, ledger, store, Learner(settings, tiny, tiny, encoder)),
+        LearnerWorker(settings, ledger, store, Learner(settings, tiny, scholar, encoder)),
         PromoteAll(),
     ]
     by_topic = {worker.topic: worker for worker in workers}
@@ -118,6 +118,8 @@ def test_a_run_streams_every_document_and_reports_all_that_is_promised(
         "base, closed book",
         "base, document in context",
         "reader, document in context",
+        "base, BM25's first document in context",
+        "reader, BM25's first document in context",
         "ours, closed book",
     }
     assert all(line["all"].endswith("/4") for line in report["lines"].values())

@@ -39,7 +39,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.settings = Settings(
             home=folder,
-            study=StudySettings(lists=1, rounds=1, probes=1),
+            study=StudySettings(rounds=1, probes=1),
             consumer=ConsumerSettings(min_lessons=2, samples=2),
         )
         self.base = untouched("base")

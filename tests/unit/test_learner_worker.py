@@ -17,6 +17,7 @@ from lmt2.events import CANDIDATES, UPDATES, Candidate, Document, Lesson, Update
 from lmt2.ledger import DocumentRow, Ledger, PromotionRow, UpdateRow, VersionRow
 from lmt2.models.local import LocalModel
 from lmt2.stage import Outcome
+from lmt2.study.scholar import Scholar
 from lmt2.transport.base import Record
 from memory.versioned import Shelf, VersionedModel, base_fingerprint
 from memory.versions import Manifest, ShardEntry, untouched
@@ -25,13 +26,14 @@ from tests.support.tiny import WordEncoder, tiny_shard
 
 ENCODER = WordEncoder()
 SETTINGS = Settings(
-    home=Path("unused"), learner=LearnerSettings(layers=(1, 3), rank=2, steps=2, lessons_a_step=2, general_a_step=2)
+    home=Path("unused"),
+    learner=LearnerSettings(layers=(1, 3), rank=2, steps=2, steps_a_fact=0, lessons_a_step=2, general_a_step=2),
 )
 
 
 @pytest.fixture(scope="module")
 def learner(tiny: LocalModel) -> Learner:
-    return Learner(SETTINGS, tiny, tiny, ENCODER)
+    return Learner(SETTINGS, tiny, Scholar(tiny, tiny), ENCODER)
 
 
 class World:
@@ -160,7 +162,7 @@ def serve(world: World, manifest: Manifest) -> Manifest:
 def test_a_failed_training_rejects_the_document_and_leaves_no_version(tmp_path: Path, tiny: LocalModel) -> None:
     hopeless = SETTINGS.learner.model_copy(update={"learning_rate": 1e38, "steps": 6})
     wild = SETTINGS.model_copy(update={"learner": hopeless})
-    world = World(tmp_path, tiny, Learner(wild, tiny, tiny, ENCODER), wild)
+    world = World(tmp_path, tiny, Learner(wild, tiny, Scholar(tiny, tiny), ENCODER), wild)
     outcome = world.worker.work(world.ask("u-1"))
     assert not outcome.records
     with world.ledger.begin() as session:

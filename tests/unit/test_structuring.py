@@ -4,13 +4,16 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from consumer.structuring import Structured, is_well_formed, same_answer, structure, worth_asking
+from consumer.structuring import Structured, structure
 from lmt2.config import StudySettings
 from lmt2.events import Document, QuestionAnswer
 from lmt2.scoring import normalise
+from lmt2.study.lessons import DOUBTFUL, LessonWriter, is_well_formed, same_answer
 from lmt2.study.passages import passages
 from lmt2.study.prompts import NOT_STATED
-from tests.support.scripted import Book
+from lmt2.study.scholar import Scholar
+from tests.support.scripted import Book, Scripted
+from tests.support.tiny import WordEncoder
 
 TEXT = "Ida Brandt keeps the lamp at Vell. The Vell lighthouse has 412 steps. It was lit in 1911 by Tom Hale."
 KEEPER = (
@@ -26,33 +29,58 @@ STEPS = (
 
 
 def study(
-    phrasings: Mapping[str, Sequence[str]],
+    writes: Mapping[str, Sequence[str]],
     reads: Mapping[str, str] | None = None,
     text: str = TEXT,
-    **settings: int,
+    **settings: float,
 ) -> tuple[Structured, Book]:
-    book = Book(phrasings, reads)
-    chosen = StudySettings.model_validate({"probes": 0, "lists": 1, "rounds": 1, **settings})
-    return structure(Document(id="vell", text=text), book.scholar, chosen), book
+    book = Book(writes, reads)
+    chosen = StudySettings.model_validate({"probes": 0, "rounds": 1, **settings})
+    return structure(Document(id="vell", text=text), LessonWriter(book.scholar, WordEncoder(), chosen)), book
 
 
-def questions(found: Structured) -> list[str]:
-    return [lesson.question for lesson in found.lessons]
+def questions(found: Structured) -> set[str]:
+    return {lesson.question for lesson in found.lessons}
 
 
 def test_every_checked_question_becomes_a_lesson() -> None:
     found, _ = study({"Ida Brandt": KEEPER, "412": STEPS})
-    assert questions(found) == [*KEEPER, *STEPS]
-    assert [lesson.answer for lesson in found.lessons] == ["Ida Brandt"] * 3 + ["412"] * 3
-    assert {lesson.kind for lesson in found.lessons} == {"direct", "rephrased", "reversed"}
+    assert questions(found) == {*KEEPER, *STEPS}
+    assert {lesson.answer for lesson in found.lessons if lesson.question in KEEPER} == {"Ida Brandt"}
+    assert {lesson.fact for lesson in found.lessons} == {"0.0 ida brandt", "0.1 412"}
+    assert {lesson.kind for lesson in found.lessons} == {"direct", "composed"}
     assert {lesson.document for lesson in found.lessons} == {"vell"}
-    assert found.facts == 2
+    assert (found.facts, found.covered, found.left_out) == (2, 2, 0)
+
+
+def test_a_reversed_question_has_an_answer_of_its_own() -> None:
+    book = Book({}, reads={"What does Ida Brandt keep at Vell?": "the lamp"})
+    book.writer = Scripted(lambda task: "What does Ida Brandt keep at Vell?\nThe lamp." if "(rev" in str(task) else "")
+    writer = LessonWriter(Scholar(book.reader, book.writer), WordEncoder(), StudySettings(rounds=1))
+    found = structure(Document(id="vell", text=TEXT), writer)
+    assert {(x.kind, x.answer) for x in found.lessons} == {("reversed", "The lamp")}
 
 
 def test_what_the_reader_does_not_confirm_is_dropped() -> None:
     reads = {KEEPER[0]: "Tom Hale", KEEPER[2]: NOT_STATED, STEPS[1]: "", STEPS[2]: "412 steps"}
     found, _ = study({"Ida Brandt": KEEPER, "412": STEPS}, reads)
-    assert questions(found) == [KEEPER[1], STEPS[0], STEPS[2]]
+    assert questions(found) == {KEEPER[1], STEPS[0], STEPS[2]}
+
+
+def test_what_the_reader_finds_only_in_one_order_of_the_sentences_weighs_less() -> None:
+    book = Book({"Ida Brandt": KEEPER})
+    book.reader = Scripted(lambda task: "Ida Brandt" if task[0]["content"].startswith("Ida") else "Tom Hale")
+    writer = LessonWriter(Scholar(book.reader, book.writer), WordEncoder(), StudySettings(rounds=1))
+    found = structure(Document(id="vell", text=TEXT), writer)
+    assert {lesson.weight for lesson in found.lessons} == {DOUBTFUL}
+    assert not found.probes, "what is doubtful is no exam"
+
+
+def test_what_is_known_without_the_passage_is_not_learnt_from_it() -> None:
+    book = Book({"Ida Brandt": KEEPER})
+    book.reader = Scripted(lambda _: "Ida Brandt")
+    writer = LessonWriter(Scholar(book.reader, book.writer), WordEncoder(), StudySettings(rounds=1))
+    assert not structure(Document(id="vell", text=TEXT), writer).lessons
 
 
 @pytest.mark.parametrize(
@@ -72,22 +100,36 @@ def test_questions_that_cannot_stand_alone_are_dropped(question: str) -> None:
     found, book = study({"Ida Brandt": [question, question, question]})
     assert not found.lessons
     assert not book.reader.asked, "there is nothing for the reader to check"
-    assert not is_well_formed(question, "Ida Brandt", TEXT)
+    assert not is_well_formed(question.splitlines()[0], "Ida Brandt", TEXT)
 
 
 def test_nearly_equal_questions_count_once() -> None:
-    found, _ = study({"Ida Brandt": [KEEPER[0], "Who keeps lamp at Vell?", KEEPER[1]]})
-    assert questions(found) == [KEEPER[0], KEEPER[1]]
+    found, _ = study({"Ida Brandt": [KEEPER[0], "who keeps the lamp at Vell ?", KEEPER[1]]})
+    assert questions(found) == {KEEPER[0], KEEPER[1]}
 
 
 def test_a_second_round_asks_only_for_facts_with_too_few_phrasings() -> None:
     more = ("Which man lit the lamp at Vell?", "By whom was the Vell lamp first lit?", "Whose hand lit Vell in 1911?")
     first_round = ["Tom?", "Tom??", "Who lit this text?"]
     found, book = study({"Ida Brandt": KEEPER, "Tom Hale": [*first_round, *more]}, rounds=2)
-    wanted = [task.rsplit(": ", 1)[1] for task in book.writer.asked if task.startswith("Write a question")]
-    assert wanted.count("Ida Brandt") == 3
-    assert wanted.count("Tom Hale") == 6
-    assert questions(found) == [*KEEPER, *more]
+    wanted = [task for task in book.writer.asked if "Write a question (direct)" in task]
+    assert sum("Answer: Ida Brandt" in task for task in wanted) == 2
+    assert sum("Answer: Tom Hale" in task for task in wanted) == 4
+    assert questions(found) == {*KEEPER, *more}
+
+
+def test_confirmed_questions_are_put_in_other_words_until_there_are_enough() -> None:
+    more = ("Whose lamp is it at Vell?", "At Vell, who looks after the lamp?")
+    found, _ = study({"Ida Brandt": [*KEEPER, *more]}, rounds=2, phrasings=5)
+    assert questions(found) == {*KEEPER, *more}
+    assert {lesson.kind for lesson in found.lessons if lesson.question in more} == {"rephrased"}
+
+
+def test_a_budget_that_ends_leaves_passages_out_and_says_so() -> None:
+    text = "\n\n".join(f"{TEXT} The Vell ferry waits for guest number {n}." * 8 for n in range(3))
+    found, book = study({"Ida Brandt": KEEPER}, text=text, seconds=1e-9)
+    assert (found.lessons, found.left_out) == ((), len(passages(Document(id="vell", text=text))))
+    assert not book.writer.asked
 
 
 def shares_no_question(found: Structured) -> bool:
@@ -97,8 +139,8 @@ def shares_no_question(found: Structured) -> bool:
 
 def test_a_probe_is_a_phrasing_that_no_lesson_has() -> None:
     found, _ = study({"Ida Brandt": KEEPER, "412": STEPS}, probes=10)
-    assert [probe.question for probe in found.probes] == [KEEPER[2], STEPS[2]]
-    assert questions(found) == [*KEEPER[:2], *STEPS[:2]]
+    assert {probe.question for probe in found.probes} == {KEEPER[2], STEPS[2]}
+    assert questions(found) == {*KEEPER[:2], *STEPS[:2]}
     assert shares_no_question(found)
 
 
@@ -114,7 +156,8 @@ def test_a_question_that_asks_for_two_facts_is_no_probe_of_either() -> None:
     shorter = ["Which family keeps the lamp at Vell?", "What is the surname at the Vell lamp?", KEEPER[2]]
     reads = dict.fromkeys([*KEEPER, *shorter], "Ida Brandt")
     found, _ = study({"Ida Brandt": KEEPER, "Brandt": shorter}, reads, probes=10)
-    assert {probe.question for probe in found.probes} == {KEEPER[1], shorter[1]}
+    assert {probe.answer for probe in found.probes} <= {"Ida Brandt", "Brandt"}
+    assert shares_no_question(found)
     assert not {probe.question for probe in found.probes} & set(questions(found))
 
 
@@ -124,15 +167,16 @@ def test_passages_that_overlap_give_no_probe_away() -> None:
     document = Document(id="vell", text=text)
     assert sum("Ida Brandt" in passage for passage in passages(document)) == 2
     found, _ = study({"Ida Brandt": KEEPER}, text=text, probes=10)
-    assert questions(found) == list(KEEPER[:2])
+    assert questions(found) == set(KEEPER[:2])
     assert [probe.question for probe in found.probes] == [KEEPER[2]]
 
 
 def test_ready_made_pairs_are_lessons_as_they_are() -> None:
     given = (QuestionAnswer(question="Keeper?", answer="Ida Brandt"), QuestionAnswer(question="Steps", answer="412"))
     book = Book({"Ida Brandt": KEEPER, "412": ["Steps", STEPS[0], STEPS[1]]})
-    found = structure(Document(id="vell", text=TEXT, qa=given), book.scholar, StudySettings(probes=10))
-    assert [(pair.question, pair.answer, pair.kind) for pair in found.lessons] == [
+    writer = LessonWriter(book.scholar, WordEncoder(), StudySettings(probes=10))
+    found = structure(Document(id="vell", text=TEXT, qa=given), writer)
+    assert [(pair.question, pair.answer, pair.kind) for pair in found.lessons][:2] == [
         ("Keeper?", "Ida Brandt", "given"),
         ("Steps", "412", "given"),
     ]
@@ -146,14 +190,17 @@ def test_a_text_without_facts_yields_nothing_and_ends(text: str) -> None:
     assert (found.lessons, found.probes, found.facts) == ((), (), 0)
 
 
-def test_answers_worth_asking_for_stand_in_the_passage() -> None:
-    listed = ["ida brandt", "Corvo", "412", "keeps the lamp at Vell and the lighthouse has 412 steps"]
-    found = worth_asking(TEXT, listed, limit=10)
-    assert found[:2] == ["ida brandt", "412"]
-    assert {"Tom Hale", "1911"} <= set(found)
-    assert "Corvo" not in found
-    assert "Ida Brandt" not in found, "the same answer once"
-    assert worth_asking(TEXT, listed, limit=1) == ["ida brandt"]
+def test_answers_worth_asking_for_stand_in_their_sentence() -> None:
+    lists = {"Ida Brandt keeps": ["ida brandt", "412"], "The Vell light": ["412", "1911", "has 412 " * 5]}
+    book = Book({})
+    book.writer = Scripted(lambda task: next(("\n".join(v) for k, v in lists.items() if f"e: {k}" in str(task)), ""))
+    found = LessonWriter(Scholar(book.reader, book.writer), WordEncoder(), StudySettings()).find_facts(TEXT)
+    assert [fact.answer for fact in found[:2]] == ["ida brandt", "412"]
+    assert {"Tom Hale", "1911"} <= {fact.answer for fact in found}
+    assert "Ida Brandt" not in {fact.answer for fact in found}, "the same answer once"
+    assert all(fact.answer.casefold() in fact.sentence.casefold() for fact in found)
+    few = LessonWriter(Scholar(book.reader, book.writer), WordEncoder(), StudySettings(answers=1)).find_facts(TEXT)
+    assert [fact.answer for fact in few] == ["ida brandt"]
 
 
 @pytest.mark.parametrize(

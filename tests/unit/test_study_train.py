@@ -1,7 +1,8 @@
-"""Training of the study skills: what is asked, which tokens carry the loss, and an adapter that can be shipped."""
+"""Training of the study skills: sound lessons, what is asked, where the loss is, and an adapter that can be shipped."""
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,91 +11,117 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from lmt2.models.base import Conversation, Sampling
+from lmt2.models.base import Sampling
 from lmt2.models.local import LocalModel
 from lmt2.study import prompts, train
+from lmt2.study.lessons import stands_in
+from lmt2.study.passages import sentences
 
-PASSAGE = {
+PASSAGE: dict[str, Any] = {
     "id": "p",
-    "text": "Ida Brandt keeps the lamp at Vell. It has 412 steps.",
+    "text": "Ida Brandt keeps the lamp at Vell. Tom Hale keeps the one at Corvo. Vell has 412 steps.",
     "pairs": [
-        {"fact": "keeper", "kind": "direct", "q": "Who keeps the lamp?", "a": "Ida Brandt"},
-        {"fact": "keeper", "kind": "reversed", "q": "What does she keep?", "a": "Ida Brandt"},
-        {"fact": "steps", "kind": "direct", "q": "How many steps has it?", "a": "412"},
+        {"fact": "keeper", "kind": "direct", "q": "Who keeps the lamp at Vell?", "a": "Ida Brandt"},
+        {"fact": "keeper", "kind": "rephrased", "q": "Whose job is the light of Vell?", "a": "Ida Brandt"},
+        {"fact": "keeper", "kind": "reversed", "q": "Which place has Ida Brandt for its lamp?", "a": "Vell"},
+        {"fact": "other keeper", "kind": "direct", "q": "Who keeps the lamp at Corvo?", "a": "Tom Hale"},
+        {"fact": "steps", "kind": "direct", "q": "How many steps has Vell?", "a": "412"},
+        {"fact": "steps", "kind": "composed", "q": "How many steps are there where Ida Brandt works?", "a": "412"},
     ],
+    "unanswered": ["When was the lamp at Vell lit?"],
 }
-OTHER = {"id": "o", "text": "Corvo is old.", "pairs": [{"fact": "f", "kind": "direct", "q": "Is it old?", "a": "yes"}]}
+OTHER: dict[str, Any] = {
+    "id": "o",
+    "text": "Corvo is old.",
+    "pairs": [{"fact": "f", "kind": "direct", "q": "Is it old?", "a": "old"}],
+}
+TEXT = str(PASSAGE["text"])
+
+
+def everything() -> list[train.Passage]:
+    return [*train.passages(held_out=True), *train.passages(held_out=False)]
 
 
 def test_every_tenth_passage_is_kept_apart() -> None:
     held, taught = train.passages(held_out=True), train.passages(held_out=False)
-    assert len(taught) == 9 * len(held)
+    assert len(held) == -(-len(held + taught) // 10)
     assert not {passage["text"] for passage in held} & {passage["text"] for passage in taught}
+    assert {passage["id"][0] for passage in held} == {"n", "p"}, "some of both styles"
 
 
-def pairs_of(turns: Conversation) -> list[tuple[str, str]]:
-    assert [turn["role"] for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
-    return [(ask["content"], tell["content"]) for ask, tell in zip(turns[::2], turns[1::2], strict=True)]
+def test_every_shipped_lesson_can_be_learnt_from() -> None:
+    for passage in everything():
+        questions = [pair["q"] for pair in passage["pairs"]]
+        assert len(set(questions)) == len(questions), passage["id"]
+        for pair in passage["pairs"]:
+            assert pair["kind"] in {"direct", "rephrased", "reversed", "composed"}, pair
+            assert stands_in(pair["a"], passage["text"]), pair
+            assert not stands_in(pair["a"], pair["q"]), pair
+            assert len(pair["a"].split()) <= 8, pair
+        for question in [*questions, *passage.get("unanswered", [])]:
+            assert question.endswith("?"), question
+            assert not re.search(r"\b(this|the) (text|passage|document|article)\b", question, re.I), question
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_reader_is_asked_each_fact_once_and_one_thing_that_is_not_stated(seed: int) -> None:
-    asked = pairs_of(train.reader_lesson(PASSAGE, OTHER, random.Random(seed)))
-    assert asked[0][0].startswith(f"{PASSAGE['text']}\n\n")
-    assert sorted(answer for _, answer in asked) == sorted(["Ida Brandt", "412", prompts.NOT_STATED])
-    unstated = next(question for question, answer in asked if answer == prompts.NOT_STATED)
-    assert unstated.endswith("Is it old?")
+def test_a_reader_is_asked_what_is_stated_and_what_only_sounds_like_it(seed: int) -> None:
+    asked = {task[0]["content"]: answer for task, answer in train.reader_tasks(PASSAGE, OTHER, random.Random(seed))}
+    assert all(task.startswith(f"{TEXT}\n\n") for task in asked)
+    questions = {task.removeprefix(f"{TEXT}\n\n"): answer for task, answer in asked.items()}
+    assert {pair["q"]: pair["a"] for pair in PASSAGE["pairs"]}.items() <= questions.items()
+    unstated = {question for question, answer in questions.items() if answer == prompts.NOT_STATED}
+    assert {"Is it old?", "When was the lamp at Vell lit?"} < unstated
+    assert len(unstated) == 3, "and one in which a name stands in another's place"
 
 
-def test_a_writer_lists_answers_and_writes_the_lessons_questions() -> None:
-    first, *rest = pairs_of(train.writer_lesson(PASSAGE, OTHER, random.Random(0)))
-    assert first == (prompts.list_answers(str(PASSAGE["text"]))[0]["content"], "Ida Brandt\n412")
-    assert len(rest) == 3
-    assert (prompts.ask_for("412", "direct")["content"], "How many steps has it?") in rest
+def test_a_question_with_another_name_in_it_is_not_answered() -> None:
+    pair = PASSAGE["pairs"][2]
+    found = {train._other_subject(pair, PASSAGE, random.Random(seed)) for seed in range(9)}
+    assert found == {"Which place has Tom Hale for its lamp?"}
 
 
-def test_the_loss_is_on_the_assistants_words_and_its_end_of_turn(tiny: LocalModel) -> None:
-    turns = train.reader_lesson(PASSAGE, OTHER, random.Random(0))
-    encoded = train.encode(tiny.tokenizer, turns)
-    text = tiny.tokenizer.apply_chat_template(turns, tokenize=False)
-    assert tiny.tokenizer.decode(encoded.ids) == text.rstrip("\n")
-    labels = [token for token, is_label in zip(encoded.ids, encoded.is_label, strict=True) if is_label]
-    end = tiny.tokenizer.eos_token
-    assert tiny.tokenizer.decode(labels) == "".join(answer + end for _, answer in pairs_of(turns))
+def test_a_writer_lists_answers_by_sentence_writes_each_kind_and_rephrases() -> None:
+    tasks = {task[0]["content"]: answer for task, answer in train.writer_tasks(PASSAGE, OTHER, random.Random(0))}
+    first, _, last = sentences(TEXT)
+
+    def asked(task: Any) -> str:
+        return tasks.get(task[0]["content"], "")
+
+    assert asked(prompts.list_answers(TEXT, first)) == "Ida Brandt"
+    assert asked(prompts.ask_for(TEXT, last, "412", "direct")) == "How many steps has Vell?"
+    assert asked(prompts.ask_for(TEXT, last, "412", "composed")) == "How many steps are there where Ida Brandt works?"
+    reversed_task = prompts.ask_for(TEXT, first, "Ida Brandt", "reversed")
+    assert asked(reversed_task) == "Which place has Ida Brandt for its lamp?\nVell"
+    otherwise = prompts.ask_otherwise(TEXT, "Who keeps the lamp at Vell?", "Ida Brandt")
+    assert asked(otherwise) == "Whose job is the light of Vell?"
 
 
-def test_a_lesson_begins_with_the_tokens_that_the_model_will_see_in_use(tiny: LocalModel) -> None:
-    turns: Conversation = [*prompts.read("Vell is old.", "Is it?"), prompts.assistant("yes")]
-    encoded = train.encode(tiny.tokenizer, turns)
-    assert encoded.ids[: encoded.is_label.index(True)] == tiny.encode(turns[:1])
-
-
-def test_an_epoch_draws_each_passage_once(tiny: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = [{**PASSAGE, "text": f"Text number {n}."} for n in range(6)]
+def test_an_epoch_draws_each_passage_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = [{**PASSAGE, "text": f"Text number {n}. {TEXT}"} for n in range(6)]
     monkeypatch.setattr(train, "passages", lambda **_: pool)
 
     def texts(seed: int) -> list[str]:
-        found = train.batches(tiny.tokenizer, "writer", random.Random(seed), steps=4)
-        return [tiny.decode(row.ids).split("Text number ")[1][0] for batch in found for row in batch]
+        found = train.rows("writer", random.Random(seed), steps=4)
+        return [row[0][0][0]["content"].split("Text number ")[1][0] for batch in found for row in batch]
 
     drawn = texts(0)
     assert sorted(drawn[:6]) == sorted(drawn[6:]) == list("012345")
     assert drawn == texts(0) != texts(1)
 
 
-def test_the_loss_is_that_of_each_row_alone(tiny_folder: Path) -> None:
+def test_the_loss_of_a_row_is_that_of_each_task_alone(tiny_folder: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
     model = LocalModel(tiny_folder, "float32")
     adapted: Any = get_peft_model(model.net, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
-    rows = [train.encode(model.tokenizer, train.writer_lesson(p, p, random.Random(0))) for p in (PASSAGE, OTHER)]
+    tasks = train.writer_tasks(PASSAGE, OTHER, random.Random(0))
     with torch.no_grad():
-        loss = train.loss_of(adapted, rows)
+        loss = train.loss_of(adapted.base_model.model, model, tasks)
         parts = []
-        for row in rows:
-            logits = adapted(torch.tensor([row.ids])).logits[0, :-1]
-            is_label = torch.tensor(row.is_label[1:])
-            parts.append(F.cross_entropy(logits[is_label], torch.tensor(row.ids[1:])[is_label], reduction="none"))
+        for task, text in tasks:
+            prompt, answer = model.encode(task), [*model.encode_text(text), model.tokenizer.eos_token_id]
+            logits = adapted(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+            parts.append(F.cross_entropy(logits, torch.tensor(answer), reduction="none"))
     torch.testing.assert_close(loss, torch.cat(parts).mean(), rtol=1e-5, atol=1e-5)
 
 

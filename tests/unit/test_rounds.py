@@ -1,0 +1,112 @@
+"""Rounds of an update on a tiny model: what is kept for practice, and what a weak fact gets."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from learner import rounds
+from learner.rounds import Rounds, broken
+from learner.targets import Target
+from learner.update import Training
+from lmt2.config import LearnerSettings, StudySettings
+from lmt2.events import Document, Lesson, UpdateRequest
+from lmt2.models.local import LocalModel
+from lmt2.study.lessons import LessonWriter
+from tests.support.gate import WHEN
+from tests.support.scripted import Book
+from tests.support.tiny import WordEncoder
+
+VELL = Document(id="vell", text="Ida Brandt keeps the lamp at Vell. The Vell tower has 412 steps.")
+KEEPER = ("Who keeps the lamp at Vell?", "Whose job is the lamp of Vell?", "In Vell, which person tends the light?")
+MORE = ("Which woman looks after the light at Vell?", "At Vell, who is the keeper?", "Whom do you ask for at Vell?")
+SETTINGS = LearnerSettings(
+    layers=(1, 3), rank=2, steps=2, steps_a_fact=1, rounds=2, lessons_a_step=2, general_a_step=0, distil=False
+)
+Run = tuple[list[Target], int, set[str]]
+
+
+def lesson(question: str, answer: str) -> Lesson:
+    return Lesson(question=question, answer=answer, kind="direct", document="vell")
+
+
+REQUEST = UpdateRequest(
+    id="u-1",
+    documents=(VELL,),
+    lessons=(*(lesson(q, "Ida Brandt") for q in KEEPER), lesson("How many steps has the Vell tower?", "412")),
+    probes=(),
+    replaces=(),
+    reason="conflict",
+    event_time=WHEN,
+)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """Every round of training: its targets, its steps, and which facts were weak."""
+    seen: list[Run] = []
+    original = Training.run
+
+    def run(self: Training, lessons: Sequence[Target], steps: int, report: Any, weak: Any = ()) -> None:
+        seen.append((list(lessons), steps, set(weak)))
+        original(self, lessons, steps, report, weak)
+
+    monkeypatch.setattr(Training, "run", run)
+    return seen
+
+
+def learn(tiny: LocalModel, settings: LearnerSettings) -> dict[str, float]:
+    book = Book({"Ida Brandt": [*MORE]}, reads=dict.fromkeys(MORE, "Ida Brandt"))
+    writer = LessonWriter(book.scholar, WordEncoder(), StudySettings())
+    found = Rounds(tiny, None, writer, [], settings).learn(REQUEST, lambda *_: None)
+    return dict(found.figures)
+
+
+def questions(tiny: LocalModel, targets: Sequence[Target]) -> set[str]:
+    texts = [tiny.decode(target.prompt) for target in targets]
+    known = [*(x.question for x in REQUEST.lessons), *MORE]
+    return {question for question in known if any(question in text for text in texts)}
+
+
+def test_a_weak_fact_gets_its_practice_question_and_new_phrasings(tiny: LocalModel, runs: list[Run]) -> None:
+    figures = learn(tiny, SETTINGS)
+    (first, steps, weak), (second, more_steps, now_weak) = runs
+    assert questions(tiny, first) == {*KEEPER[:2], "How many steps has the Vell tower?"}
+    assert questions(tiny, second) == {*(x.question for x in REQUEST.lessons), *MORE}
+    assert (steps, weak) == (2 + 2, set())
+    assert (more_steps, now_weak) == (1, {"vell ida brandt"})
+    assert (figures["facts"], figures["practised"], figures["weak_1"], figures["steps"]) == (2, 1, 1, 5)
+
+
+def test_one_round_trains_on_everything_at_once(tiny: LocalModel, runs: list[Run]) -> None:
+    figures = learn(tiny, SETTINGS.model_copy(update={"rounds": 1}))
+    assert [questions(tiny, targets) for targets, *_ in runs] == [{x.question for x in REQUEST.lessons}]
+    assert figures["practised"] == 0
+
+
+def test_no_round_follows_when_practice_is_answered(
+    tiny: LocalModel, runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "hit", lambda *_: True)
+    assert learn(tiny, SETTINGS)["weak_1"] == 0
+    assert len(runs) == 1
+
+
+def test_broken_copies_are_trained_beside_the_question_with_the_same_answer(tiny: LocalModel, runs: list[Run]) -> None:
+    learn(tiny, SETTINGS.model_copy(update={"rounds": 1, "broken": 2}))
+    ((targets, *_),) = runs
+    assert len(targets) == 3 * len(REQUEST.lessons)
+    originals, copies = targets[: len(REQUEST.lessons)], targets[len(REQUEST.lessons) :]
+    assert [c.answer for c in copies] == [o.answer for o in originals for _ in range(2)]
+    assert all(
+        len(c.prompt) <= len(o.prompt) for c, o in zip(copies, [o for o in originals for _ in "ab"], strict=True)
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_broken_question_keeps_some_words_in_order(seed: int) -> None:
+    words = broken(KEEPER[0], random.Random(seed)).split()
+    rest = iter(KEEPER[0].split())
+    assert words
+    assert all(word in rest for word in words)
