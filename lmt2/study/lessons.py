@@ -21,7 +21,7 @@ from lmt2.events import LessonKind
 from lmt2.scoring import hit, normalise
 from lmt2.study.passages import sentences
 from lmt2.study.prompts import KINDS, NOT_STATED, WrittenKind
-from lmt2.study.scholar import Fact, Scholar
+from lmt2.study.scholar import WRITING, Fact, Scholar
 
 LEANS_ON_PAGE = re.compile(r"\b(this|the) (text|passage|article|document|paragraph|paper|notice|page|author)\b", re.I)
 WORD = r"(?:[A-Z£$€][\w'’-]*|\d(?:[\d,.:]*\d)?)"
@@ -29,6 +29,7 @@ NAME_OR_NUMBER = re.compile(rf"{WORD}(?:(?: | & | of | of the ){WORD})*")
 LONGEST_ANSWER = 8  # words
 SHORTEST_QUESTION = 5  # words
 SAME_QUESTION = 0.97  # cosine from which two questions of one fact are the same in other spelling
+REVERSED = 3  # phrasings of a reversed question
 DOUBTFUL = 0.5  # confidence in a lesson on which two ways of reading disagree
 ELSEWHERE = (
     "The kettle in the staff kitchen was repaired last week. It now switches itself off. "
@@ -105,26 +106,26 @@ class LessonWriter:
         return checked(passage, new, self.scholar) if self.settings.check else new
 
     def _new(self, passage: str, facts: Sequence[Fact], have: Sequence[Pair], seed: int) -> Iterator[Pair]:
-        """Questions for facts that have none: a plain one, and one of each kind with more freedom."""
-        known = {pair.fact for pair in have if pair.kind != "reversed"}
+        """Questions for facts that have none: at first the likeliest, and one of each kind with more freedom."""
+        known = {pair.fact for pair in have if pair.answer == pair.fact.answer}
         missing = [fact for fact in facts if fact not in known]
-        plain: list[tuple[Fact, WrittenKind]] = [(fact, "direct") for fact in missing]
+        plain: list[tuple[Fact, WrittenKind]] = [(fact, "direct") for fact in missing if not have]
         other: list[tuple[Fact, WrittenKind]] = [(fact, kind) for fact in missing for kind in KINDS]
-        for wanted, temperature in ((plain, 0.0), (other, 0.7)):
+        for wanted, temperature in ((plain, 0.0), (other, WRITING.temperature)):
             found = self.scholar.write(passage, wanted, seed, temperature)
             for (question, answer), (fact, kind) in zip(found, wanted, strict=True):
                 yield Pair(question, answer, kind, fact)
 
     def _more(self, passage: str, have: Sequence[Pair], seed: int) -> list[Pair]:
-        """Other words for facts that have some phrasings, but too few: the surest first, one more than is missing."""
-        by_fact: dict[Fact, list[Pair]] = {}
+        """Other words for what has some phrasings, but too few: the surest first, one more than is missing."""
+        alike: dict[tuple[Fact, str], list[Pair]] = {}
         for pair in have:
-            if pair.kind != "reversed":
-                by_fact.setdefault(pair.fact, []).append(pair)
+            alike.setdefault((pair.fact, pair.answer), []).append(pair)
         thin: list[Pair] = []
-        for pairs in by_fact.values():
+        for (fact, answer), pairs in alike.items():
             best = sorted(pairs, key=lambda pair: -pair.confidence)
-            missing = self.settings.phrasings - len(pairs)
+            wanted = self.settings.phrasings if answer == fact.answer else REVERSED
+            missing = wanted - len(pairs)
             thin += [best[n % len(best)] for n in range(missing + 1)] if missing > 0 else []
         return self.rephrase(passage, thin, seed)
 
@@ -180,11 +181,21 @@ def names_subject(question: str, passage: str) -> bool:
 
 
 def checked(passage: str, pairs: Sequence[Pair], scholar: Scholar) -> list[Pair]:
-    """The pairs that the reader agrees with from the passage and not from elsewhere, with their confidence."""
-    agreed = _reading(passage, pairs, scholar)
+    """The pairs that hold, with their confidence.
+
+    The reader has to come to the answer from the passage and not from elsewhere, and the judge has to find question
+    and answer right, again when the sentences stand in another order; else the pair is doubtful.
+    """
+    agreed = _judged(passage, _reading(passage, pairs, scholar), scholar)
     known = set(_reading(ELSEWHERE, agreed, scholar))
-    sure = set(_reading(" ".join(reversed(sentences(passage))), agreed, scholar))
+    sure = set(_judged(" ".join(reversed(sentences(passage))), agreed, scholar))
     return [pair if pair in sure else replace(pair, confidence=DOUBTFUL) for pair in agreed if pair not in known]
+
+
+def _judged(passage: str, pairs: Sequence[Pair], scholar: Scholar) -> list[Pair]:
+    """The pairs that the judge finds right."""
+    found = scholar.judge(passage, [(pair.question, pair.answer) for pair in pairs])
+    return [pair for pair, is_right in zip(pairs, found, strict=True) if is_right]
 
 
 def _reading(passage: str, pairs: Sequence[Pair], scholar: Scholar) -> list[Pair]:

@@ -1,8 +1,8 @@
 """A document as passages that a small model can read at once."""
 
 import re
-from collections.abc import Iterator, Sequence
-from itertools import takewhile
+from collections.abc import Iterator
+from itertools import zip_longest
 
 from lmt2.events import Document
 
@@ -22,16 +22,17 @@ def sentences(text: str) -> list[str]:
 
 
 def passages(document: Document) -> list[str]:
-    """The document's text in passages of whole sentences and lines.
+    """The document's text in passages of whole sentences and lines, tables read out.
 
-    So that no passage leans on another, each one of several carries the title, the last heading, the head of a
-    table that it goes on with, and the sentence before.
+    So that no passage leans on another, each one of several carries the title, the last heading and the sentence
+    before.
     """
     parts: list[list[str]] = [[]]
     before: list[str] = []
     for sentence, end in _with_ends(document.text):
         if parts[-1] and len(" ".join([*parts[-1], sentence]).split()) > WORDS:
-            parts.append(_carried(before, sentence))
+            heading = [f"{line}\n" for line in before if line.startswith("#")][-1:]
+            parts.append([*heading, "" if before[-1].startswith("#") else f"{before[-1]} "])
         parts[-1].append(sentence + end)
         before.append(sentence)
     texts = ["".join(part).strip() for part in parts]
@@ -40,23 +41,37 @@ def passages(document: Document) -> list[str]:
     return [f"{document.title}\n\n{text}" for text in texts]
 
 
+def read_out(text: str) -> str:
+    r"""The text with Markdown tables row by row, each cell under the name of its column.
+
+    >>> read_out("Trains:\n\n| To | At |\n|---|---|\n| Vell | 9.30 |\n")
+    'Trains:\n\nTo: Vell; At: 9.30.'
+    """
+    lines: list[str] = []
+    columns: list[str] = []
+    for line in text.strip().splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if not line.lstrip().startswith("|"):
+            columns = []
+            lines.append(line)
+        elif not columns:
+            columns = cells
+        elif any(cell.strip(":-") for cell in cells):
+            lines.append(
+                "; ".join(f"{c}: {cell}" for c, cell in zip_longest(columns, cells, fillvalue="") if cell) + "."
+            )
+    return "\n".join(lines)
+
+
 def _with_ends(text: str) -> Iterator[tuple[str, str]]:
     """Sentences on one line each, with the space or line end after them."""
-    start = 0
-    for end in END.finditer(text.strip()):
-        yield from _one(text.strip()[start : end.start()], "\n" if "\n" in end.group() else " ")
+    text, start = read_out(text), 0
+    for end in END.finditer(text):
+        yield from _one(text[start : end.start()], "\n" if "\n" in end.group() else " ")
         start = end.end()
-    yield from _one(text.strip()[start:], "")
+    yield from _one(text[start:], "")
 
 
 def _one(sentence: str, end: str) -> Iterator[tuple[str, str]]:
     if sentence.strip():
         yield " ".join(sentence.split()), end
-
-
-def _carried(before: Sequence[str], sentence: str) -> list[str]:
-    """What a passage that begins with a sentence refers to, out of what stands before it."""
-    heading = [line for line in before if line.startswith("#")][-1:]
-    rows = list(takewhile(lambda line: line.startswith("|"), reversed(before)))
-    near = rows[-1:] if sentence.startswith("|") else before[-1:]
-    return [f"{line}\n" if line.startswith(("#", "|")) else f"{line} " for line in dict.fromkeys([*heading, *near])]

@@ -10,9 +10,11 @@ from lmt2.models.base import Conversation, Message
 WrittenKind = Literal["direct", "reversed", "composed"]
 KINDS: tuple[WrittenKind, ...] = ("direct", "reversed", "composed")
 NOT_STATED = "not stated"
+RIGHT, WRONG = "yes", "no"
 BRIEFING = f"""You study passages. Each message is a passage and then, after a blank line, one task. Reply with the \
 result alone, without any introduction.
 A question: answer it from the passage, in as few of its words as possible, or say "{NOT_STATED}" if it doesn't say.
+"Is this right?": "{RIGHT}" if the question makes sense by itself and the passage gives it this answer, else "{WRONG}".
 "List the short answers …": the names, numbers, dates, quantities, places and the like that the sentence states, in \
 its words, one a line.
 "Write a question (direct).": a question that names its subject, makes sense without the passage, has the given answer \
@@ -32,6 +34,11 @@ def user(content: str) -> Message:
 def read(passage: str, question: str) -> Conversation:
     """The reader's task; its answer is short, or `NOT_STATED`."""
     return [user(f"{passage}\n\n{question}")]
+
+
+def judge(passage: str, question: str, answer: str) -> Conversation:
+    """The judge's task: whether a question makes sense and has this answer; `RIGHT` or `WRONG`."""
+    return [user(f"{passage}\n\nQuestion: {question}\nAnswer: {answer}\nIs this right?")]
 
 
 def list_answers(passage: str, sentence: str) -> Conversation:

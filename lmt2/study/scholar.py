@@ -13,11 +13,13 @@ from lmt2.config import Settings
 from lmt2.models.assets import model_path
 from lmt2.models.base import Conversation, LanguageModel, Sampling
 from lmt2.models.local import LocalModel
+from lmt2.scoring import normalise
 from lmt2.study import prompts
 from lmt2.study.prompts import WrittenKind
 
 ADAPTERS = Path(__file__).parent / "adapters"
 READING = Sampling(max_new_tokens=16)
+JUDGING = Sampling(max_new_tokens=2)
 LISTING = Sampling(max_new_tokens=64)
 WRITING = Sampling(max_new_tokens=48, temperature=0.7, top_p=0.95)
 MARK = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+")  # of a list's item, as bigger models like to put it
@@ -37,7 +39,7 @@ class Scholar:
     """The study skills, whatever model has them.
 
     Attributes:
-        reader: answers questions about a passage.
+        reader: answers questions about a passage, and judges answered ones.
         writer: lists, writes and rephrases.
         briefing: what a model has to be told first that wasn't trained on the tasks.
     """
@@ -51,6 +53,12 @@ class Scholar:
         found = self.reader.generate(self._briefed([prompts.read(passage, q) for q in questions]), READING)
         return [_first_line(answer).rstrip(".") for answer in found]
 
+    def judge(self, passage: str, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """Which questions make sense and have the given answers, by the passage."""
+        tasks = [prompts.judge(passage, question, answer) for question, answer in pairs]
+        found = self.reader.generate(self._briefed(tasks), JUDGING)
+        return [normalise(text).startswith(prompts.RIGHT) for text in found]
+
     def list_answers(self, passage: str, sentences: Sequence[str]) -> list[list[str]]:
         """For each sentence the short answers that questions about it could have."""
         found = self.writer.generate(self._briefed([prompts.list_answers(passage, s) for s in sentences]), LISTING)
@@ -58,7 +66,7 @@ class Scholar:
         return [[line for line in lines if line][:LONGEST_LIST] for lines in lists]
 
     def write(
-        self, passage: str, wanted: Sequence[tuple[Fact, WrittenKind]], seed: int, temperature: float = 0.7
+        self, passage: str, wanted: Sequence[tuple[Fact, WrittenKind]], seed: int, temperature: float
     ) -> list[tuple[str, str]]:
         """A question for each fact and kind, with its answer: a reversed question has one of its own."""
         tasks = [prompts.ask_for(passage, fact.sentence, fact.answer, kind) for fact, kind in wanted]

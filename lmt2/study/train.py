@@ -1,6 +1,6 @@
 """Train a study adapter for SmolLM2 on the shipped lessons.
 
-    python -m lmt2.study.train --task reader    # passage + question -> short answer, or "not stated"
+    python -m lmt2.study.train --task reader    # passage + question -> short answer, or "not stated"; judge a pair
     python -m lmt2.study.train --task writer    # list answers, write questions for them, rephrase questions
 
 A passage and its tasks are one row: the passage stands there once, and each task sees the passage and itself, as
@@ -13,6 +13,7 @@ import json
 import random
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -27,21 +28,33 @@ from lmt2.models.local import LocalModel, TokenIds, common_prefix
 from lmt2.models.shared_prefix import Packing
 from lmt2.scoring import hit
 from lmt2.study import prompts
-from lmt2.study.passages import sentences
+from lmt2.study.passages import read_out, sentences
 from lmt2.study.prompts import KINDS
 
 Passage = dict[str, Any]
 Pair = dict[str, str]
 Task = tuple[Conversation, str]  # what is asked, and what should come back
-RANK, LEARNING_RATE, BATCH, EPOCHS, SEED = 16, 3e-4, 3, 3, 1
-ANSWERED, UNANSWERED, SWAPPED = 9, 2, 1  # what the reader is asked of one passage in one epoch
+RANK, LEARNING_RATE, BATCH, EPOCHS, SEED = 16, 4e-4, 1, 1.5, 1
+ANSWERED, UNANSWERED, SWAPPED = 7, 2, 1  # what the reader is asked of one passage in one epoch
+JUDGED = 3  # pairs that are right, and as many that are wrong, which it is asked to judge
 LISTED, WRITTEN, REPHRASED = 3, {"direct": 3, "reversed": 2, "composed": 1}, 3  # the same for the writer
 
 
 def passages(held_out: bool) -> list[Passage]:
     """The shipped lessons: a tenth kept apart for measuring, or the rest for training."""
     lines = (files("lmt2.study") / "data/lessons.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for i, line in enumerate(lines) if (i % 10 == 0) is held_out]
+    found = [json.loads(line) for i, line in enumerate(lines) if (i % 10 == 0) is held_out]
+    return [passage | {"text": read_out(passage["text"])} for passage in found]
+
+
+@cache
+def judged() -> dict[str, list[dict[str, Any]]]:
+    """Pairs that a writer wrote about the lessons' passages, marked by hand, by the passage's id."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for line in (files("lmt2.study") / "data/judged.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        found.setdefault(row["passage"], []).append(row)
+    return found
 
 
 def reader_tasks(passage: Passage, other: Passage, rng: random.Random) -> list[Task]:
@@ -58,7 +71,32 @@ def reader_tasks(passage: Passage, other: Passage, rng: random.Random) -> list[T
         rng.choice(other["pairs"])["q"],
     ]
     asked = answered + [(question, prompts.NOT_STATED) for question in without]
-    return [(prompts.read(text, question), answer) for question, answer in asked]
+    return [(prompts.read(text, question), answer) for question, answer in asked] + judge_tasks(passage, rng)
+
+
+def judge_tasks(passage: Passage, rng: random.Random) -> list[Task]:
+    """Pairs to judge: those that a writer wrote and a person marked, the passage's own, and mixed-up ones."""
+    marked = judged().get(passage["id"], [])
+    own = [(pair["q"], pair["a"]) for pair in _some(passage["pairs"], JUDGED, rng)]
+    mixed = [pair for question, answer in own if (pair := _mixed_up(question, answer, passage, rng))]
+    right = [(row["question"], row["answer"]) for row in marked if row["right"]]
+    wrong = [(row["question"], row["answer"]) for row in marked if not row["right"]]
+    return [
+        (prompts.judge(passage["text"], question, answer), verdict)
+        for verdict, written, made in ((prompts.RIGHT, right, own), (prompts.WRONG, wrong, mixed))
+        for question, answer in (_some(written, JUDGED, rng) + made)[:JUDGED]
+    ]
+
+
+def _mixed_up(question: str, answer: str, passage: Passage, rng: random.Random) -> tuple[str, str] | None:
+    """The question with another answer of the passage that looks alike: a number for a number, a name for a name."""
+    alike = {p["a"] for p in passage["pairs"] if _look(p["a"]) == _look(answer) and not hit(p["a"], [answer])}
+    others = sorted(a for a in alike if not hit(answer, [a]) and not hit(question, [a]))
+    return (question, rng.choice(others)) if others else None
+
+
+def _look(answer: str) -> tuple[bool, bool]:
+    return any(c.isdigit() for c in answer), answer[0].isupper()
 
 
 def _other_subject(pair: Pair, passage: Passage, rng: random.Random) -> str:
@@ -155,7 +193,7 @@ def loss_of(net: Any, model: LocalModel, tasks: Sequence[Task]) -> torch.Tensor:
     return F.cross_entropy(net.lm_head(torch.cat(predicting)).float(), torch.tensor([t for a in answers for t in a]))
 
 
-def train(task: str, folder: Path, out: Path, epochs: int) -> None:
+def train(task: str, folder: Path, out: Path, epochs: float) -> None:
     """Train one adapter and save it as bfloat16 safetensors."""
     from peft import LoraConfig, get_peft_model
 
@@ -165,7 +203,7 @@ def train(task: str, folder: Path, out: Path, epochs: int) -> None:
     wrapped = get_peft_model(model.net, shape, autocast_adapter_dtype=False)
     trained = [p for p in wrapped.parameters() if p.requires_grad]
     kept = [p.detach().float() for p in trained]  # bfloat16 would swallow small steps
-    steps = epochs * len(passages(held_out=False)) // BATCH
+    steps = round(epochs * len(passages(held_out=False))) // BATCH
     optimizer = torch.optim.AdamW(kept, lr=LEARNING_RATE, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min(1.0, (s + 1) / 5) * (1 - 0.9 * s / steps))
     for step, batch in enumerate(rows(task, random.Random(SEED), steps)):
@@ -207,7 +245,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=sorted(TASKS), required=True)
     parser.add_argument("--model", default=SMOLLM2.name)
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--epochs", type=float, default=EPOCHS)
     parser.add_argument("--out", type=Path, help="default: the adapter shipped in lmt2/study/adapters")
     args = parser.parse_args()
     out = args.out or Path(__file__).parent / "adapters" / args.task

@@ -44,6 +44,7 @@ class Book:
         reads: Mapping[str, str] | None = None,
         corrections: Mapping[str, str] | None = None,
         silent: Sequence[str] = ("reversed",),
+        unsound: Sequence[str] = (),
     ) -> None:
         """What the reader says besides the answer that a question was written for.
 
@@ -51,9 +52,11 @@ class Book:
             phrasings: the writer's questions, by answer.
             reads: other answers, by question.
             corrections: answers that a passage with the new answer replaces, by old answer.
+            unsound: questions that the judge doesn't find right.
             silent: kinds of question that the writer doesn't write.
         """
         self._silent = silent
+        self._unsound = unsound
         self._corrections = corrections or {}
         self._queues = {answer: list(questions) for answer, questions in phrasings.items()}
         self._listed = list(phrasings)
@@ -67,6 +70,8 @@ class Book:
         passage, question = conversation[-1]["content"].rsplit("\n\n", 1)
         if passage == ELSEWHERE:
             return prompts.NOT_STATED
+        if question.endswith("Is this right?"):
+            return prompts.WRONG if any(f"Question: {q}\n" in question for q in self._unsound) else prompts.RIGHT
         answer = self._reads.get(question, prompts.NOT_STATED)
         corrected = self._corrections.get(answer, "")
         return corrected if corrected and corrected in passage else answer

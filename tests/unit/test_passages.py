@@ -28,6 +28,22 @@ def test_each_of_several_passages_carries_the_title() -> None:
     )
 
 
+def test_a_table_is_read_out_so_that_each_row_stands_alone() -> None:
+    table = "| Boat | To | At |\n|:--|---|--:|\n| Marabel | Vondra | 7.50 |\n| Brindle | | 21.15 |"
+    (passage,) = passages(Document(id="a", text=f"Boats of Kesh Pier.\n\n{table}\n\nDogs ride free."))
+    assert sentences(passage) == [
+        "Boats of Kesh Pier.",
+        "Boat: Marabel; To: Vondra; At: 7.50.",
+        "Boat: Brindle; At: 21.15.",
+        "Dogs ride free.",
+    ]
+
+
+def test_a_passage_goes_on_under_its_heading() -> None:
+    second = passages(Document(id="a", title="Vell", text=f"# The lamp\n{LONG}"))[1]
+    assert second.startswith("Vell\n\n# The lamp\nSentence number ")
+
+
 def test_a_sentence_longer_than_a_passage_stays_whole() -> None:
     giant = "Words " * (2 * WORDS) + "end."
     assert passages(Document(id="a", text=f"Before it. {giant} After it.")) == [

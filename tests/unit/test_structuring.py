@@ -7,6 +7,7 @@ import pytest
 from consumer.structuring import Structured, structure
 from lmt2.config import StudySettings
 from lmt2.events import Document, QuestionAnswer
+from lmt2.models.base import Conversation
 from lmt2.scoring import normalise
 from lmt2.study.lessons import DOUBTFUL, LessonWriter, is_well_formed, same_answer
 from lmt2.study.passages import passages
@@ -67,9 +68,21 @@ def test_what_the_reader_does_not_confirm_is_dropped() -> None:
     assert questions(found) == {KEEPER[1], STEPS[0], STEPS[2]}
 
 
-def test_what_the_reader_finds_only_in_one_order_of_the_sentences_weighs_less() -> None:
+def test_what_the_judge_does_not_find_right_is_dropped() -> None:
+    book = Book({"Ida Brandt": KEEPER}, unsound=KEEPER[:1])
+    writer = LessonWriter(book.scholar, WordEncoder(), StudySettings(rounds=1, probes=0))
+    assert questions(structure(Document(id="vell", text=TEXT), writer)) == set(KEEPER[1:])
+
+
+def test_what_the_judge_finds_right_in_one_order_of_the_sentences_only_weighs_less() -> None:
+    def read(task: Conversation) -> str:
+        text = task[0]["content"]
+        if text.endswith("right?"):
+            return "yes" if text.startswith("Ida") else "no"
+        return "Ida Brandt" if "Ida" in text else NOT_STATED
+
     book = Book({"Ida Brandt": KEEPER})
-    book.reader = Scripted(lambda task: "Ida Brandt" if task[0]["content"].startswith("Ida") else "Tom Hale")
+    book.reader = Scripted(read)
     writer = LessonWriter(Scholar(book.reader, book.writer), WordEncoder(), StudySettings(rounds=1))
     found = structure(Document(id="vell", text=TEXT), writer)
     assert {lesson.weight for lesson in found.lessons} == {DOUBTFUL}
@@ -78,7 +91,7 @@ def test_what_the_reader_finds_only_in_one_order_of_the_sentences_weighs_less() 
 
 def test_what_is_known_without_the_passage_is_not_learnt_from_it() -> None:
     book = Book({"Ida Brandt": KEEPER})
-    book.reader = Scripted(lambda _: "Ida Brandt")
+    book.reader = Scripted(lambda task: "yes" if task[0]["content"].endswith("right?") else "Ida Brandt")
     writer = LessonWriter(Scholar(book.reader, book.writer), WordEncoder(), StudySettings(rounds=1))
     assert not structure(Document(id="vell", text=TEXT), writer).lessons
 
@@ -114,8 +127,8 @@ def test_a_second_round_asks_only_for_facts_with_too_few_phrasings() -> None:
     found, book = study({"Ida Brandt": KEEPER, "Tom Hale": [*first_round, *more]}, rounds=2)
     wanted = [task for task in book.writer.asked if "Write a question (direct)" in task]
     assert sum("Answer: Ida Brandt" in task for task in wanted) == 2
-    assert sum("Answer: Tom Hale" in task for task in wanted) == 4
-    assert questions(found) == {*KEEPER, *more}
+    assert sum("Answer: Tom Hale" in task for task in wanted) == 3
+    assert questions(found) == {*KEEPER, *more[:2]}
 
 
 def test_confirmed_questions_are_put_in_other_words_until_there_are_enough() -> None:

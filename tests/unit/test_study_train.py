@@ -67,7 +67,7 @@ def test_every_shipped_lesson_can_be_learnt_from() -> None:
 def test_a_reader_is_asked_what_is_stated_and_what_only_sounds_like_it(seed: int) -> None:
     asked = {task[0]["content"]: answer for task, answer in train.reader_tasks(PASSAGE, OTHER, random.Random(seed))}
     assert all(task.startswith(f"{TEXT}\n\n") for task in asked)
-    questions = {task.removeprefix(f"{TEXT}\n\n"): answer for task, answer in asked.items()}
+    questions = {task.removeprefix(f"{TEXT}\n\n"): a for task, a in asked.items() if not task.endswith("right?")}
     assert {pair["q"]: pair["a"] for pair in PASSAGE["pairs"]}.items() <= questions.items()
     unstated = {question for question, answer in questions.items() if answer == prompts.NOT_STATED}
     assert {"Is it old?", "When was the lamp at Vell lit?"} < unstated
@@ -78,6 +78,30 @@ def test_a_question_with_another_name_in_it_is_not_answered() -> None:
     pair = PASSAGE["pairs"][2]
     found = {train._other_subject(pair, PASSAGE, random.Random(seed)) for seed in range(9)}
     assert found == {"Which place has Tom Hale for its lamp?"}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_judge_sees_right_pairs_and_mixed_up_ones(seed: int) -> None:
+    verdicts = {prompts.RIGHT: 0, prompts.WRONG: 0}
+    own = {(pair["q"], pair["a"]) for pair in PASSAGE["pairs"]}
+    for task, verdict in train.judge_tasks(PASSAGE, random.Random(seed)):
+        verdicts[verdict] += 1
+        matching = [pair for pair in own if task == prompts.judge(TEXT, *pair)]
+        assert bool(matching) == (verdict == prompts.RIGHT)
+    assert verdicts[prompts.RIGHT] == train.JUDGED
+
+
+def test_a_judge_learns_first_from_what_a_writer_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
+    marked = [{"question": f"Which lamp is number {n}?", "answer": "412", "right": n < 3} for n in range(6)]
+    monkeypatch.setattr(train, "judged", lambda: {"p": marked})
+    found = {str(task): verdict for task, verdict in train.judge_tasks(PASSAGE, random.Random(0))}
+    expected = {str(prompts.judge(TEXT, row["question"], row["answer"])): row["right"] for row in marked}
+    assert {task: verdict == prompts.RIGHT for task, verdict in found.items()} == expected
+
+
+def test_every_marked_pair_belongs_to_a_lesson_that_is_trained_on() -> None:
+    names = {passage["id"] for passage in train.passages(held_out=False)}
+    assert set(train.judged()) <= names
 
 
 def test_a_writer_lists_answers_by_sentence_writes_each_kind_and_rephrases() -> None:
@@ -101,7 +125,7 @@ def test_an_epoch_draws_each_passage_once(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(train, "passages", lambda **_: pool)
 
     def texts(seed: int) -> list[str]:
-        found = train.rows("writer", random.Random(seed), steps=4)
+        found = train.rows("writer", random.Random(seed), steps=12)
         return [row[0][0][0]["content"].split("Text number ")[1][0] for batch in found for row in batch]
 
     drawn = texts(0)
@@ -131,7 +155,7 @@ def test_a_trained_adapter_is_small_tells_nothing_of_the_machine_and_loads(
     monkeypatch.setattr(train, "passages", lambda **_: [PASSAGE, OTHER, PASSAGE])
     out = tmp_path / "reader"
     train.train("reader", tiny_folder, out, epochs=2)
-    assert "reader: step 0/2, loss " in capsys.readouterr().out
+    assert "reader: step 0/6, loss " in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
     assert {tensor.dtype for tensor in load_file(out / "adapter_model.safetensors").values()} == {torch.bfloat16}
     config = json.loads((out / "adapter_config.json").read_text())
