@@ -94,7 +94,7 @@ def check_marked(marks: Path, writer: LessonWriter) -> dict[str, str]:
         "check off": _share(rows),
         "check on": _share(kept),
         "check on, both readings agree": _share(sure),
-        "right pairs that the check keeps": f"{sum(row in right for row in kept)}/{len(right)}",
+        "right pairs that the check keeps": f"{sum(row['right'] for row in kept)}/{len(right)}",
     }
 
 

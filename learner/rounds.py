@@ -50,8 +50,7 @@ class Rounds:
     def learn(self, request: UpdateRequest, report: Report) -> Trained:
         """A trained delta for a request's lessons; raises TrainingFailed."""
         training = Training(self.student, self.rehearsal, self.settings)
-        practice = _practice(request.lessons) if self.settings.rounds > 1 else []
-        lessons = [lesson for lesson in request.lessons if lesson not in practice]
+        lessons, practice = _split(request.lessons, self.settings.rounds > 1)
         facts = len(_by_fact(lessons))
         training.run(self._targets(request, lessons), self._steps(self.settings.steps, facts), report)
         figures = {"facts": facts, "practised": len(practice)}
@@ -60,10 +59,8 @@ class Rounds:
             figures[f"weak_{turn}"] = len(missed)
             if not missed:
                 break
-            new = [*practice, *self._new(request.documents, missed, turn)]
-            lessons += new
-            practice = [fact[-1] for fact in _by_fact(new).values() if len(fact) > 1]
-            lessons = [lesson for lesson in lessons if lesson not in practice or turn + 1 == self.settings.rounds]
+            new, held = _split([*self._new(request.documents, missed, turn)], turn + 1 < self.settings.rounds)
+            lessons, practice = [*lessons, *practice, *new], held
             weak = {prompt_distillation.fact_of(lesson) for lesson in missed}
             training.run(self._targets(request, lessons), self._steps(0, len(weak)), report, weak)
         trained = training.trained()
@@ -109,9 +106,10 @@ def broken(question: str, rng: random.Random) -> str:
     return " ".join(kept or words)
 
 
-def _practice(lessons: Sequence[Lesson]) -> list[Lesson]:
-    """The last phrasing of every fact that has enough of them."""
-    return [fact[-1] for fact in _by_fact(lessons).values() if len(fact) >= ENOUGH]
+def _split(lessons: Sequence[Lesson], is_practised: bool) -> tuple[list[Lesson], list[Lesson]]:
+    """Lessons to train on, and the last phrasing of every fact that has enough of them, to practise if it is asked."""
+    practice = [fact[-1] for fact in _by_fact(lessons).values() if is_practised and len(fact) >= ENOUGH]
+    return [lesson for lesson in lessons if lesson not in practice], practice
 
 
 def _by_fact(lessons: Iterable[Lesson]) -> Mapping[str, list[Lesson]]:

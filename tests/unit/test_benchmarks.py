@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import facts, stream
+from benchmarks import ablation, facts, lessons, stream
 from benchmarks.facts import Facts, Question
 from benchmarks.stream import PromoteAll, System
 from consumer.worker import ConsumerWorker
@@ -16,6 +16,7 @@ from lmt2.artifacts import ArtifactStore
 from lmt2.config import ConsumerSettings, LearnerSettings, Settings, StudySettings
 from lmt2.models.local import LocalModel
 from lmt2.stage import Worker
+from lmt2.study.lessons import LessonWriter
 from memory.versioned import base_fingerprint
 from memory.versions import untouched
 from tests.support.gate import new_ledger
@@ -133,3 +134,43 @@ def test_a_run_streams_every_document_and_reports_all_that_is_promised(
     assert "new: learnt (supersedes)" in printed
     assert "last: quarantined (too-few-supported-facts)" in printed
     assert [shard.documents for shard in system.served().manifest.shards] == [("old", "new")]
+
+
+def test_a_listed_fact_is_covered_by_three_lessons_and_the_check_keeps_what_is_right(
+    tmp_path: Path, folder: Path
+) -> None:
+    listed = [{"document": "old", "answer": answer} for answer in ("Ida Brandt", "412", "Vell")]
+    for name in ("docs.jsonl", "listed.jsonl"):
+        text = (folder / name).read_text() if name == "docs.jsonl" else "\n".join(map(json.dumps, listed))
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    book = Book(WRITES, unsound=WRITES["412"][:1])
+    writer = LessonWriter(book.scholar, WordEncoder(), StudySettings(rounds=1, probes=1))
+    found = lessons.measure(lessons.of_folder(tmp_path), writer)
+    assert found["facts listed by hand"] == 3
+    assert found["asked for in at least one lesson"] == "2 (67%)"
+    assert found["asked for in at least 3"] == "1 (33%)"
+    marks = tmp_path / "marks.jsonl"
+    rows = [
+        {"passage": OLD["text"], "question": question, "answer": "412", "right": question != WRITES["412"][0]}
+        for question in WRITES["412"]
+    ]
+    marks.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    checked = lessons.check_marked(marks, writer)
+    assert checked["check off"] == "2/3 right (67%)"
+    assert checked["check on"] == "2/2 right (100%)"
+    assert checked["right pairs that the check keeps"] == "2/2"
+
+
+def test_an_ablation_changes_one_part_at_a_time(tiny: LocalModel, folder: Path, tmp_path: Path) -> None:
+    settings = Settings(
+        home=tmp_path,
+        study=StudySettings(rounds=1, probes=0),
+        learner=LearnerSettings(layers=(1, 3), rank=2, steps=2, steps_a_fact=0, general_a_step=1),
+    )
+    bench = ablation.Bench(settings, facts.read(folder, first=1))
+    vars(bench._parts).update(model=tiny, encoder=WordEncoder(), scholar=Book(WRITES).scholar)
+    for variant in ablation.VARIANTS.values():
+        right, seconds = bench.run(variant, seed=0)
+        assert len(right) == 2
+        assert seconds > 0
+    assert len(bench._structured) == 3, "with the check, without it, and without the lister"

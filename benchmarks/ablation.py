@@ -1,0 +1,163 @@
+"""What each part of studying and training brings: the same documents, seeds and steps, one part changed at a time.
+
+    python -m benchmarks.ablation --facts benchmarks/data/facts --first 6 --seeds 3 --json out.json
+    python -m benchmarks.ablation --facts benchmarks/data/facts --only ours --only "one round"
+
+Each document is structured and learnt by itself, and its questions are asked closed book through its own shard, so
+neither router nor gate has a say. Printed: right answers with a 95 % interval (Wilson), seconds a document.
+"""
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks import facts as fact_files
+from benchmarks.facts import Facts
+from benchmarks.stream import ask, by_kind, closed_book, marks, say
+from consumer.structuring import Structured, structure
+from learner.worker import Learner
+from lmt2.config import Settings, load
+from lmt2.events import Document, UpdateRequest
+from lmt2.pipeline import Parts
+from lmt2.study.lessons import LessonWriter
+from lmt2.study.scholar import Scholar
+from memory.wise import RoutedRows
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is changed: settings of studying and learning, the lister left out, or facts drawn by their lessons."""
+
+    study: Mapping[str, Any] = field(default_factory=dict)
+    learner: Mapping[str, Any] = field(default_factory=dict)
+    has_lister: bool = True
+    draws_evenly: bool = True
+
+
+VARIANTS: Mapping[str, Variant] = {
+    "ours": Variant(),
+    "without the check": Variant(study={"check": False}),
+    "answers found by rule only": Variant(has_lister=False),
+    "drawn by lesson, not by fact": Variant(draws_evenly=False),
+    "broken questions too": Variant(learner={"broken": 1}),
+    "one round": Variant(learner={"rounds": 1}),
+    "answers alone, no teacher": Variant(learner={"distil": False}),
+}
+
+
+class NoLister(Scholar):
+    """A scholar that lists nothing: the rule for names and numbers is all there is."""
+
+    def list_answers(self, passage: str, sentences: Sequence[str]) -> list[list[str]]:  # noqa: ARG002
+        """Nothing for any sentence."""
+        return [[] for _ in sentences]
+
+
+class Bench:
+    """Structures and learns documents by themselves; what was structured alike is structured once."""
+
+    def __init__(self, settings: Settings, stream: Facts) -> None:
+        self._settings = settings
+        self._parts = Parts(settings)
+        self._stream = stream
+        self._structured: dict[tuple[str, str], tuple[Structured, float]] = {}
+
+    def run(self, variant: Variant, seed: int) -> tuple[list[bool], float]:
+        """Which questions were answered rightly, in the order of the documents, and seconds a document."""
+        learner = self._settings.learner.model_copy(update={**variant.learner, "seed": seed})
+        settings = self._settings.model_copy(update={"learner": learner})
+        skills = Learner(settings, self._parts.model, self._parts.scholar, self._parts.encoder)
+        right: list[bool] = []
+        seconds = 0.0
+        for document in self._stream.documents:
+            found, spent = self._study(document, variant)
+            started = time.monotonic()
+            right += self._learn(document, found, skills, variant)
+            seconds += spent + time.monotonic() - started
+        return right, seconds / len(self._stream.documents)
+
+    def _study(self, document: Document, variant: Variant) -> tuple[Structured, float]:
+        key = document.id, f"{variant.study} {variant.has_lister}"
+        if key not in self._structured:
+            scholar = self._parts.scholar
+            chosen = scholar if variant.has_lister else NoLister(scholar.reader, scholar.writer, scholar.briefing)
+            study = self._settings.study.model_copy(update=variant.study)
+            started = time.monotonic()
+            found = structure(document, LessonWriter(chosen, self._parts.encoder, study))
+            self._structured[key] = found, time.monotonic() - started
+        return self._structured[key]
+
+    def _learn(self, document: Document, found: Structured, skills: Learner, variant: Variant) -> list[bool]:
+        asked = [q for q in self._stream.questions if q.document == document.id]
+        if not found.lessons:
+            return [False] * len(asked)
+        lessons = found.lessons
+        if not variant.draws_evenly:
+            lessons = tuple(x.model_copy(update={"fact": x.question}) for x in lessons)
+        request = UpdateRequest(
+            id="ablation",
+            documents=(document,),
+            lessons=lessons,
+            probes=(),
+            replaces=(),
+            reason="ablation",
+            event_time=datetime.now(UTC),
+        )
+        shard, _ = skills.learn(request, lambda *_: None)
+        with self._parts.model.use(RoutedRows([shard])):
+            return marks(asked, ask(self._parts.model, closed_book(asked)), {document.id})
+
+
+def wilson(right: int, of: int) -> tuple[float, float]:
+    """The 95 % interval of a share.
+
+    >>> [round(bound, 2) for bound in wilson(5, 10)]
+    [0.24, 0.76]
+    """
+    z, share = 1.96, right / of
+    middle = (share + z * z / (2 * of)) / (1 + z * z / of)
+    reach = z / (1 + z * z / of) * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
+    return middle - reach, middle + reach
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--facts", type=Path, required=True, help="a folder in the format of benchmarks/facts.py")
+    parser.add_argument("--first", type=int, help="only the first documents")
+    parser.add_argument("--every", type=int, default=1, help="of those only every n-th")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--only", action="append", choices=list(VARIANTS), help="a variant; several are allowed")
+    parser.add_argument("--json", type=Path, help="where to write the report")
+    args = parser.parse_args()
+    stream = fact_files.read(args.facts, args.first)
+    stream = replace(stream, documents=stream.documents[:: args.every])
+    names = {document.id for document in stream.documents}
+    stream = replace(stream, questions=tuple(q for q in stream.questions if q.document in names))
+    report: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as home:
+        bench = Bench(load(Path(home)), stream)
+        for name in args.only or VARIANTS:
+            runs = [bench.run(VARIANTS[name], seed) for seed in range(args.seeds)]
+            right = [r for marked, _ in runs for r in marked]
+            low, high = wilson(sum(right), len(right))
+            report[name] = {
+                "right": f"{sum(right)}/{len(right)} ({low:.0%} to {high:.0%})",
+                "by kind": by_kind(list(stream.questions) * args.seeds, right),
+                "seeds": [sum(marked) for marked, _ in runs],
+                "seconds a document": round(sum(seconds for _, seconds in runs) / len(runs), 1),
+            }
+            say(f"{name}: {json.dumps(report[name])}")
+            if args.json:
+                args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
