@@ -39,8 +39,8 @@ class StudySettings(Section):
     endpoint_model: str = ""
     endpoint_key: str = Field("", repr=False)
     answers: int = Field(40, ge=1, description="the most answers of a passage that questions are written for")
-    rounds: int = Field(3, ge=1, description="rounds of question writing; the later ones for facts with too few")
-    phrasings: int = Field(3, ge=1, description="phrasings a fact should have")
+    rounds: int = Field(4, ge=1, description="rounds of question writing; the later ones for facts with too few")
+    phrasings: int = Field(4, ge=1, description="phrasings a fact should have")
     check: bool = Field(True, description="whether the reader checks what was written; off only to measure the check")
     seconds: float = Field(600.0, gt=0, description="budget of a document; passages that it doesn't reach are left out")
     probes: int = Field(10, ge=0, description="questions of a document that are held back for the gate")

@@ -30,7 +30,7 @@ LONGEST_ANSWER = 8  # words
 SHORTEST_QUESTION = 5  # words
 SAME_QUESTION = 0.97  # cosine from which two questions of one fact are the same in other spelling
 REVERSED = 3  # phrasings of a reversed question
-DOUBTFUL = 0.5  # confidence in a lesson on which two ways of reading disagree
+DOUBTFUL = 0.5  # confidence in a lesson that the reader finds right, and the judge doesn't
 ELSEWHERE = (
     "The kettle in the staff kitchen was repaired last week. It now switches itself off. "
     "A spare lid lies in the drawer under the sink, next to the dish cloths."
@@ -39,7 +39,7 @@ ELSEWHERE = (
 
 @dataclass(frozen=True)
 class Pair:
-    """A question with its answer, the fact that it is about, and how sure the readings are: 1, or `DOUBTFUL`."""
+    """A question with its answer, the fact that it is about, and how sure it is: 1, or `DOUBTFUL`."""
 
     question: str
     answer: str
@@ -183,12 +183,13 @@ def names_subject(question: str, passage: str) -> bool:
 def checked(passage: str, pairs: Sequence[Pair], scholar: Scholar) -> list[Pair]:
     """The pairs that hold, with their confidence.
 
-    The reader has to come to the answer from the passage and not from elsewhere, and the judge has to find question
-    and answer right, again when the sentences stand in another order; else the pair is doubtful.
+    The reader has to come to the answer from the passage, and not from elsewhere. Where the judge doesn't find
+    question and answer right, the pair is doubtful: it would often be wrong to drop it, for a fact that nothing is
+    asked about isn't learnt at all.
     """
-    agreed = _judged(passage, _reading(passage, pairs, scholar), scholar)
+    agreed = _reading(passage, pairs, scholar)
     known = set(_reading(ELSEWHERE, agreed, scholar))
-    sure = set(_judged(" ".join(reversed(sentences(passage))), agreed, scholar))
+    sure = set(_judged(passage, agreed, scholar))
     return [pair if pair in sure else replace(pair, confidence=DOUBTFUL) for pair in agreed if pair not in known]
 
 

@@ -143,7 +143,7 @@ def test_a_listed_fact_is_covered_by_three_lessons_and_the_check_keeps_what_is_r
     for name in ("docs.jsonl", "listed.jsonl"):
         text = (folder / name).read_text() if name == "docs.jsonl" else "\n".join(map(json.dumps, listed))
         (tmp_path / name).write_text(text, encoding="utf-8")
-    book = Book(WRITES, unsound=WRITES["412"][:1])
+    book = Book(WRITES, reads={WRITES["412"][0]: "Tom Hale"})
     writer = LessonWriter(book.scholar, WordEncoder(), StudySettings(rounds=1, probes=1))
     found = lessons.measure(lessons.of_folder(tmp_path), writer)
     assert found["facts listed by hand"] == 3

@@ -7,7 +7,6 @@ import pytest
 from consumer.structuring import Structured, structure
 from lmt2.config import StudySettings
 from lmt2.events import Document, QuestionAnswer
-from lmt2.models.base import Conversation
 from lmt2.scoring import normalise
 from lmt2.study.lessons import DOUBTFUL, LessonWriter, is_well_formed, same_answer
 from lmt2.study.passages import passages
@@ -68,25 +67,13 @@ def test_what_the_reader_does_not_confirm_is_dropped() -> None:
     assert questions(found) == {KEEPER[1], STEPS[0], STEPS[2]}
 
 
-def test_what_the_judge_does_not_find_right_is_dropped() -> None:
-    book = Book({"Ida Brandt": KEEPER}, unsound=KEEPER[:1])
-    writer = LessonWriter(book.scholar, WordEncoder(), StudySettings(rounds=1, probes=0))
-    assert questions(structure(Document(id="vell", text=TEXT), writer)) == set(KEEPER[1:])
-
-
-def test_what_the_judge_finds_right_in_one_order_of_the_sentences_only_weighs_less() -> None:
-    def read(task: Conversation) -> str:
-        text = task[0]["content"]
-        if text.endswith("right?"):
-            return "yes" if text.startswith("Ida") else "no"
-        return "Ida Brandt" if "Ida" in text else NOT_STATED
-
-    book = Book({"Ida Brandt": KEEPER})
-    book.reader = Scripted(read)
-    writer = LessonWriter(Scholar(book.reader, book.writer), WordEncoder(), StudySettings(rounds=1))
+def test_what_the_judge_does_not_find_right_weighs_less_and_is_no_exam() -> None:
+    book = Book({"Ida Brandt": KEEPER}, unsound=KEEPER[1:])
+    writer = LessonWriter(book.scholar, WordEncoder(), StudySettings(rounds=1))
     found = structure(Document(id="vell", text=TEXT), writer)
-    assert {lesson.weight for lesson in found.lessons} == {DOUBTFUL}
-    assert not found.probes, "what is doubtful is no exam"
+    weights = {lesson.question: lesson.weight for lesson in (*found.lessons, *found.probes)}
+    assert weights == {KEEPER[0]: 1.0, KEEPER[1]: DOUBTFUL, KEEPER[2]: DOUBTFUL}
+    assert not {probe.question for probe in found.probes} & set(KEEPER[1:])
 
 
 def test_what_is_known_without_the_passage_is_not_learnt_from_it() -> None:

@@ -92,7 +92,9 @@ def test_a_judge_sees_right_pairs_and_mixed_up_ones(seed: int) -> None:
 
 
 def test_a_judge_learns_first_from_what_a_writer_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
-    marked = [{"question": f"Which lamp is number {n}?", "answer": "412", "right": n < 3} for n in range(6)]
+    marked: list[dict[str, Any]] = [
+        {"question": f"Which lamp is number {n}?", "answer": "412", "right": n < 3} for n in range(6)
+    ]
     monkeypatch.setattr(train, "judged", lambda: {"p": marked})
     found = {str(task): verdict for task, verdict in train.judge_tasks(PASSAGE, random.Random(0))}
     expected = {str(prompts.judge(TEXT, row["question"], row["answer"])): row["right"] for row in marked}
