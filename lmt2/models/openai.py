@@ -17,21 +17,22 @@ class OpenAIModel:
     """Answers through `/v1/chat/completions`; the server does the batching."""
 
     def __init__(self, address: str, model: str, key: str) -> None:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.Client(base_url=address.rstrip("/"), headers=headers, timeout=TIMEOUT_SECONDS)
+        self._address = address.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._model = model
 
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[str]:
         """One answer for each conversation; raises ModelError with the server's reason."""
         numbered = enumerate(conversations)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            return list(pool.map(lambda item: self._answer(item[1], sampling, sampling.seed + item[0]), numbered))
+        http = httpx.Client(base_url=self._address, headers=self._headers, timeout=TIMEOUT_SECONDS)
+        with http, ThreadPoolExecutor(AT_ONCE) as pool:
+            return list(pool.map(lambda item: self._answer(http, item[1], sampling, sampling.seed + item[0]), numbered))
 
     def logprobs(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> list[list[float]]:  # noqa: ARG002
         """Not every endpoint scores given answers, so none is asked to."""
         raise ModelError("an endpoint can write and read, but the probe model has to be local: it scores answers")
 
-    def _answer(self, conversation: Conversation, sampling: Sampling, seed: int) -> str:
+    def _answer(self, http: httpx.Client, conversation: Conversation, sampling: Sampling, seed: int) -> str:
         body = {
             "model": self._model,
             "messages": conversation,
@@ -41,12 +42,12 @@ class OpenAIModel:
             "seed": seed,
         }
         try:
-            reply = self._http.post("/chat/completions", json=body)
+            reply = http.post("/chat/completions", json=body)
             reply.raise_for_status()
             content: Any = reply.json()["choices"][0]["message"]["content"]
         except httpx.HTTPStatusError as error:
             reply = error.response
             raise ModelError(f"{error.request.url} answered {reply.status_code}: {reply.text[:300]}") from error
         except (httpx.HTTPError, LookupError, TypeError, ValueError) as error:
-            raise ModelError(f"no answer from {self._http.base_url}: {error}; check study.endpoint") from error
+            raise ModelError(f"no answer from {self._address}: {error}; check study.endpoint") from error
         return str(content or "").strip()

@@ -25,6 +25,7 @@ from lmt2.events import Document
 from lmt2.models.base import Conversation
 from lmt2.models.local import LocalModel
 from lmt2.pipeline import STAGES, Parts
+from lmt2.study.prompts import NOT_STATED
 from lmt2.study.scholar import Scholar
 from lmt2.supervisor import Supervisor
 from lmt2.telemetry import configure_logging
@@ -35,10 +36,12 @@ from tests.support.tiny import WordEncoder
 
 WORDS = ("Ness", "Holm", "Voe", "Skerry", "Geo", "Stack", "Wick", "Noup")
 TEXT = re.compile(r"(?P<keeper>Keeper\d+) keeps (?P<place>Ness[\w ]+Noup\d+)")
-PHRASINGS = {
-    "direct": "Who keeps {place}?",
-    "rephrased": "{place} belongs to whom now?",
-    "reversed": "Name those that guard {place}, please?",
+TASKS = {
+    "Write a question (direct).": "Who keeps {place}?",
+    "Write a question (composed).": "Name those that guard {place}, please?",
+    "Ask the same in other words.": "{place} belongs to whom now?",
+    "Write a question (reversed).": "",
+    "Is this right?": "yes",
 }
 
 
@@ -55,10 +58,12 @@ def scholar() -> Scholar:
 
 
 def _study(conversation: Conversation) -> str:
-    found = TEXT.search(conversation[0]["content"])
-    assert found
-    wanted = re.match(r"Write a question \((\w+)\)", conversation[-1]["content"])
-    return PHRASINGS[wanted[1]].format(place=found["place"]) if wanted else found["keeper"]
+    task = conversation[0]["content"]
+    found = TEXT.search(task)
+    if not found:
+        return NOT_STATED
+    said = next((text for end, text in TASKS.items() if task.endswith(end)), found["keeper"])
+    return said.format(place=found["place"])
 
 
 def settings(home: Path, model: Path) -> Settings:
