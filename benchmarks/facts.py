@@ -40,12 +40,16 @@ class Facts:
 
 def read(folder: Path, first: int | None = None) -> Facts:
     """The first documents of a folder, the questions about them, and all unrelated ones."""
-    documents = tuple(
-        Document.model_validate({k: v for k, v in row.items() if v is not None}) for row in _rows(folder / "docs.jsonl")
-    )[:first]
-    names = {document.id for document in documents}
-    questions = tuple(_question(row) for row in _rows(folder / "questions.jsonl") if row["doc"] in names)
-    return Facts(documents, questions, tuple(_question(row) for row in _rows(folder / "unrelated.jsonl")))
+    chosen = documents(folder)[:first]
+    names = {document.id for document in chosen}
+    questions = tuple(_question(row) for row in rows(folder / "questions.jsonl") if row["doc"] in names)
+    return Facts(chosen, questions, tuple(_question(row) for row in rows(folder / "unrelated.jsonl")))
+
+
+def documents(folder: Path) -> tuple[Document, ...]:
+    """All documents of a folder, in stream order."""
+    found = rows(folder / "docs.jsonl")
+    return tuple(Document.model_validate({k: v for k, v in row.items() if v is not None}) for row in found)
 
 
 def _question(row: dict[str, Any]) -> Question:
@@ -59,7 +63,8 @@ def _question(row: dict[str, Any]) -> Question:
     )
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of a JSON Lines file; only `unrelated.jsonl` may be missing."""
     if not path.exists() and path.name == "unrelated.jsonl":
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

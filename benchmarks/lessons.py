@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import facts as fact_files
 from benchmarks.stream import say
 from consumer.structuring import COVERED, structure
 from lmt2.config import Settings, load
@@ -37,14 +38,11 @@ class Listed:
 
 def of_folder(folder: Path) -> list[Listed]:
     """The documents of a folder of facts that `listed.jsonl` knows."""
-    documents = {row["id"]: row for row in _rows(folder / "docs.jsonl")}
+    documents = {document.id: document for document in fact_files.documents(folder)}
     answers: dict[str, list[str]] = {}
-    for row in _rows(folder / "listed.jsonl"):
+    for row in fact_files.rows(folder / "listed.jsonl"):
         answers.setdefault(row["document"], []).append(row["answer"])
-    return [
-        Listed(Document.model_validate({k: v for k, v in documents[name].items() if v is not None}), tuple(found))
-        for name, found in answers.items()
-    ]
+    return [Listed(documents[name], tuple(found)) for name, found in answers.items()]
 
 
 def kept_apart() -> list[Listed]:
@@ -83,7 +81,7 @@ def measure(listed: Sequence[Listed], writer: LessonWriter) -> dict[str, Any]:
 
 def check_marked(marks: Path, writer: LessonWriter) -> dict[str, str]:
     """Of pairs marked by hand, how many are right: all of them, and those that the check keeps."""
-    rows = _rows(marks)
+    rows = fact_files.rows(marks)
     by_passage: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         by_passage.setdefault(row["passage"], []).append(row)
@@ -108,10 +106,6 @@ def _kept(passage: str, rows: Sequence[dict[str, Any]], writer: LessonWriter) ->
 def _share(rows: Sequence[dict[str, Any]]) -> str:
     right = sum(row["right"] for row in rows)
     return f"{right}/{len(rows)} right ({right / max(1, len(rows)):.0%})"
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def _writer(parts: Parts, settings: Settings, check: bool) -> LessonWriter:

@@ -36,10 +36,10 @@ class TopLayers:
         self._first = first
         self._opening = common_prefix([target.prompt for target in targets])
         self._kept: dict[int, Tensor] = {}
-        self.keep(targets)
+        self._keep(targets)
 
     @torch.no_grad()
-    def keep(self, targets: Sequence[Target]) -> None:
+    def _keep(self, targets: Sequence[Target]) -> None:
         """Compute and keep what enters the first layer above the cut."""
         for start in range(0, len(targets), AT_ONCE):
             batch = targets[start : start + AT_ONCE]

@@ -58,7 +58,7 @@ def judged() -> dict[str, list[dict[str, Any]]]:
 
 
 def reader_tasks(passage: Passage, other: Passage, rng: random.Random) -> list[Task]:
-    """Questions that the passage answers, and four kinds that it doesn't.
+    """Questions that the passage answers, three kinds that it doesn't, and pairs to judge.
 
     Those are written to sound answerable, or ask of one name what holds for another, or belong to another passage.
     """
