@@ -92,7 +92,7 @@ class Rounds:
             tried = self.writer.rephrase(text, [pair for pair in pairs for _ in range(NEW)], seed)
             of_fact = {pair.fact: lesson for pair, lesson in pairs.items()}
             for pair in self.writer.confirmed(text, tried, list(pairs)):
-                yield of_fact[pair.fact].model_copy(update={"question": pair.question, "kind": "rephrased"})
+                yield of_fact[pair.fact].model_copy(update={"question": pair.question, "kind": pair.kind})
 
 
 def broken(question: str, rng: random.Random) -> str:

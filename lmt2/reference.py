@@ -66,7 +66,7 @@ def _type(annotation: object) -> str:
         return f"list of {_type(get_args(annotation)[0])}"
     if choices := get_args(annotation):
         return " or ".join(f"`{choice}`" for choice in choices)
-    names = {str: "text", int: "integer", float: "number"}
+    names = {str: "text", int: "integer", float: "number", bool: "`True` or `False`"}
     return names.get(annotation, str(annotation)) if isinstance(annotation, type) else str(annotation)
 
 

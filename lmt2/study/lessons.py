@@ -26,6 +26,7 @@ from lmt2.study.scholar import WRITING, Fact, Scholar
 LEANS_ON_PAGE = re.compile(r"\b(this|the) (text|passage|article|document|paragraph|paper|notice|page|author)\b", re.I)
 WORD = r"(?:[A-Z£$€][\w'’-]*|\d(?:[\d,.:]*\d)?)"
 NAME_OR_NUMBER = re.compile(rf"{WORD}(?:(?: | & | of | of the ){WORD})*")
+OPENING = re.compile(r"^(?:The|An?|Its|His|Her|Their|Our|Only|Some|About|In|On|At|By|From|For|Until|Since|After) ")
 LONGEST_ANSWER = 8  # words
 SHORTEST_QUESTION = 5  # words
 SAME_QUESTION = 0.97  # cosine from which two questions of one fact are the same in other spelling
@@ -92,7 +93,8 @@ class LessonWriter:
                     return Studied(tuple(facts), tuple(pairs), written, is_complete=False)
                 some = facts[start : start + AT_ONCE]
                 have = [pair for pair in pairs if pair.fact in some]
-                tried = [*self._new(passage, some, have, 1000 * seed + turn), *self._more(passage, have, seed + turn)]
+                new = self._new(passage, some, have, 1000 * seed + turn, turn == 0)
+                tried = [*new, *self._more(passage, have, seed + turn)]
                 written += len(tried)
                 pairs += self.confirmed(passage, tried, pairs)
         return Studied(tuple(facts), tuple(pairs), written, is_complete=True)
@@ -100,8 +102,10 @@ class LessonWriter:
     def rephrase(self, passage: str, pairs: Sequence[Pair], seed: int) -> list[Pair]:
         """Each pair in other words, unchecked."""
         said = self.scholar.rephrase(passage, [(pair.question, pair.answer) for pair in pairs], seed)
+        kinds = ("rephrased" if pair.kind in ("direct", "given") else pair.kind for pair in pairs)
         return [
-            replace(pair, question=q, kind="rephrased", confidence=1.0) for q, pair in zip(said, pairs, strict=True)
+            replace(pair, question=q, kind=kind, confidence=1.0)
+            for q, kind, pair in zip(said, kinds, pairs, strict=True)
         ]
 
     def confirmed(self, passage: str, tried: Sequence[Pair], besides: Sequence[Pair] = ()) -> list[Pair]:
@@ -110,11 +114,13 @@ class LessonWriter:
         new = self._without_repeats(formed, besides)
         return checked(passage, new, self.scholar) if self.settings.check else new
 
-    def _new(self, passage: str, facts: Sequence[Fact], have: Sequence[Pair], seed: int) -> Iterator[Pair]:
+    def _new(
+        self, passage: str, facts: Sequence[Fact], have: Sequence[Pair], seed: int, is_first: bool
+    ) -> Iterator[Pair]:
         """Questions for facts that have none: at first the likeliest, and one of each kind with more freedom."""
         known = {pair.fact for pair in have if pair.answer == pair.fact.answer}
         missing = [fact for fact in facts if fact not in known]
-        plain: list[tuple[Fact, WrittenKind]] = [(fact, "direct") for fact in missing if not have]
+        plain: list[tuple[Fact, WrittenKind]] = [(fact, "direct") for fact in missing if is_first]
         other: list[tuple[Fact, WrittenKind]] = [(fact, kind) for fact in missing for kind in KINDS]
         for wanted, temperature in ((plain, 0.0), (other, WRITING.temperature)):
             found = self.scholar.write(passage, wanted, seed, temperature)
@@ -160,10 +166,12 @@ def is_language(sentence: str) -> bool:
 def names_and_numbers(sentence: str) -> list[str]:
     """Names, numbers and dates of a sentence; a single word at its beginning may be any word.
 
-    >>> names_and_numbers("Weekly tickets of Tessenby Transit cost 46 crowns until 27 March.")
-    ['Tessenby Transit', '46', '27 March']
+    >>> names_and_numbers("The 46 crowns of Tessenby Transit are due until 27 March.")
+    ['46', 'Tessenby Transit', '27 March']
     """
-    found = [(match.start(), match.group().strip(" .,:'’")) for match in NAME_OR_NUMBER.finditer(sentence)]
+    found = [
+        (match.start(), OPENING.sub("", match.group()).strip(" .,:'’")) for match in NAME_OR_NUMBER.finditer(sentence)
+    ]
     return [
         text
         for start, text in found
@@ -203,8 +211,9 @@ def checked(passage: str, pairs: Sequence[Pair], scholar: Scholar) -> list[Pair]
     """
     agreed = _reading(passage, pairs, scholar)
     known = set(_reading(ELSEWHERE, agreed, scholar))
-    sure = set(_judged(passage, agreed, scholar))
-    return [pair if pair in sure else replace(pair, confidence=DOUBTFUL) for pair in agreed if pair not in known]
+    learnable = [pair for pair in agreed if pair not in known]
+    sure = set(_judged(passage, learnable, scholar))
+    return [pair if pair in sure else replace(pair, confidence=DOUBTFUL) for pair in learnable]
 
 
 def _judged(passage: str, pairs: Sequence[Pair], scholar: Scholar) -> list[Pair]:

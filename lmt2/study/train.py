@@ -4,8 +4,9 @@
     python -m lmt2.study.train --task writer    # list answers, write questions for them, rephrase questions
 
 A passage and its tasks are one row: the passage stands there once, and each task sees the passage and itself, as
-in use (`lmt2.models.shared_prefix`). The loss is on the answers. Every tenth passage is kept apart for measuring.
-The lessons come from no document of any benchmark.
+in use (`lmt2.models.shared_prefix`). The loss is on the answers; where a writer's own wrong question was repaired by
+hand, the repair must also become likelier than the mistake (ORPO, arXiv 2403.07691). Every tenth passage is kept
+apart for measuring. The lessons come from no document of any benchmark.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,11 +34,21 @@ from lmt2.study.prompts import KINDS
 
 Passage = dict[str, Any]
 Pair = dict[str, str]
-Task = tuple[Conversation, str]  # what is asked, and what should come back
-RANK, LEARNING_RATE, BATCH, EPOCHS, SEED = 16, 4e-4, 1, 1.5, 1
+RANK, LEARNING_RATE, SEED = 16, 4e-4, 1
+EPOCHS = {"reader": 1.5, "writer": 2.0}
+PREFERENCE = 0.5  # weight of the odds-ratio loss, lambda of the ORPO paper
 ANSWERED, UNANSWERED, SWAPPED = 7, 2, 1  # what the reader is asked of one passage in one epoch
 JUDGED = 3  # pairs that are right, and as many that are wrong, which it is asked to judge
-LISTED, WRITTEN, REPHRASED = 3, {"direct": 3, "reversed": 2, "composed": 1}, 3  # the same for the writer
+LISTED, WRITTEN, REPHRASED = 2, {"direct": 2, "reversed": 1, "composed": 1}, 2  # the same for the writer
+REPAIRED = 5  # of its own questions, as they should have been
+
+
+class Task(NamedTuple):
+    """What is asked, what should come back, and what came back instead, if it was wrong."""
+
+    asked: Conversation
+    answer: str
+    rejected: str = ""
 
 
 def passages(held_out: bool) -> list[Passage]:
@@ -48,10 +59,10 @@ def passages(held_out: bool) -> list[Passage]:
 
 
 @cache
-def judged() -> dict[str, list[dict[str, Any]]]:
-    """Pairs that a writer wrote about the lessons' passages, marked by hand, by the passage's id."""
+def marked() -> dict[str, list[dict[str, Any]]]:
+    """Pairs that a writer wrote about the lessons' passages, marked by hand and mostly repaired, by passage."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for line in (files("lmt2.study") / "data/judged.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in (files("lmt2.study") / "data/marked.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         found.setdefault(row["passage"], []).append(row)
     return found
@@ -71,21 +82,27 @@ def reader_tasks(passage: Passage, other: Passage, rng: random.Random) -> list[T
         rng.choice(other["pairs"])["q"],
     ]
     asked = answered + [(question, prompts.NOT_STATED) for question in without]
-    return [(prompts.read(text, question), answer) for question, answer in asked] + judge_tasks(passage, rng)
+    return [Task(prompts.read(text, question), answer) for question, answer in asked] + judge_tasks(passage, rng)
 
 
 def judge_tasks(passage: Passage, rng: random.Random) -> list[Task]:
     """Pairs to judge: those that a writer wrote and a person marked, the passage's own, and mixed-up ones."""
-    marked = judged().get(passage["id"], [])
+    rows = marked().get(passage["id"], [])
     own = [(pair["q"], pair["a"]) for pair in _some(passage["pairs"], JUDGED, rng)]
     mixed = [pair for question, answer in own if (pair := _mixed_up(question, answer, passage, rng))]
-    right = [(row["question"], row["answer"]) for row in marked if row["right"]]
-    wrong = [(row["question"], row["answer"]) for row in marked if not row["right"]]
+    right = [pair for row in rows if (pair := _as_it_should_be(row))]
+    wrong = [(row["question"], row["answer"]) for row in rows if not row["right"]]
     return [
-        (prompts.judge(passage["text"], question, answer), verdict)
+        Task(prompts.judge(passage["text"], question, answer), verdict)
         for verdict, written, made in ((prompts.RIGHT, right, own), (prompts.WRONG, wrong, mixed))
         for question, answer in (_some(written, JUDGED, rng) + made)[:JUDGED]
     ]
+
+
+def _as_it_should_be(row: dict[str, Any]) -> tuple[str, str] | None:
+    """The question and answer of a marked pair, or of its repair; None if it was wrong and can't be repaired."""
+    question = row["question"] if row["right"] else row.get("better", "")
+    return (question, row.get("better_answer", row["answer"])) if question else None
 
 
 def _mixed_up(question: str, answer: str, passage: Passage, rng: random.Random) -> tuple[str, str] | None:
@@ -118,7 +135,7 @@ def writer_tasks(passage: Passage, _: Passage, rng: random.Random) -> list[Task]
     listed = _listing(text, passage["pairs"])
     written = [task for fact in by_fact.values() for task in _writing(text, fact)]
     rephrased = [
-        (prompts.ask_otherwise(text, one["q"], one["a"]), other["q"])
+        Task(prompts.ask_otherwise(text, one["q"], one["a"]), other["q"])
         for fact in by_fact.values()
         for one in fact
         for other in fact
@@ -127,7 +144,27 @@ def writer_tasks(passage: Passage, _: Passage, rng: random.Random) -> list[Task]
     chosen = _some(listed, LISTED, rng) + _some(rephrased, REPHRASED, rng)
     for kind, times in WRITTEN.items():
         chosen += _some([task for of_kind, task in written if of_kind == kind], times, rng)
-    return chosen
+    return chosen + _some(_repaired(passage), REPAIRED, rng)
+
+
+def _repaired(passage: Passage) -> list[Task]:
+    """What a writer was asked, with the question as it should be, and its own if that was wrong."""
+    found = []
+    for row in marked().get(passage["id"], []):
+        pair = _as_it_should_be(row)
+        if pair and "kind" in row:
+            text, is_reversed = passage["text"], row["kind"] == "reversed"
+            if row["kind"] == "rephrased":
+                asked = prompts.ask_otherwise(text, row["given"], row["answer"])
+            else:
+                asked = prompts.ask_for(text, row["sentence"], row["given"], row["kind"])
+            own, better = (_said(q, a, is_reversed) for q, a in ((row["question"], row["answer"]), pair))
+            found.append(Task(asked, better, "" if row["right"] else own))
+    return found
+
+
+def _said(question: str, answer: str, is_reversed: bool) -> str:
+    return f"{question}\n{answer}" if is_reversed else question
 
 
 def _listing(text: str, pairs: Sequence[Pair]) -> list[Task]:
@@ -136,7 +173,7 @@ def _listing(text: str, pairs: Sequence[Pair]) -> list[Task]:
         if pair["kind"] == "direct":
             found[sentence_of(text, pair["q"], pair["a"])][pair["a"]] = None
     in_order = {s: sorted(answers, key=s.find) for s, answers in found.items()}
-    return [(prompts.list_answers(text, s), "\n".join(answers)) for s, answers in in_order.items() if answers]
+    return [Task(prompts.list_answers(text, s), "\n".join(answers)) for s, answers in in_order.items() if answers]
 
 
 def _writing(text: str, fact: Sequence[Pair]) -> Iterator[tuple[str, Task]]:
@@ -145,9 +182,9 @@ def _writing(text: str, fact: Sequence[Pair]) -> Iterator[tuple[str, Task]]:
     for kind in KINDS:
         for pair in (pair for pair in fact if pair["kind"] == kind):
             answer = direct if kind == "reversed" else pair["a"]
-            said = f"{pair['q']}\n{pair['a']}" if kind == "reversed" else pair["q"]
+            said = _said(pair["q"], pair["a"], kind == "reversed")
             if answer and (kind != "reversed" or answer != pair["a"]):
-                yield kind, (prompts.ask_for(text, sentence_of(text, pair["q"], answer), answer, kind), said)
+                yield kind, Task(prompts.ask_for(text, sentence_of(text, pair["q"], answer), answer, kind), said)
 
 
 def sentence_of(text: str, question: str, answer: str) -> str:
@@ -170,27 +207,44 @@ def _some(pool: Sequence[Any], most: int, rng: random.Random) -> list[Any]:
 TASKS = {"reader": reader_tasks, "writer": writer_tasks}
 
 
-def rows(task: str, rng: random.Random, steps: int) -> Iterator[list[list[Task]]]:
-    """Batches of passages, each drawn once an epoch, its tasks chosen anew each time."""
+def rows(task: str, rng: random.Random, steps: int) -> Iterator[list[Task]]:
+    """The tasks of one passage after the other, each drawn once an epoch, its tasks chosen anew each time."""
     pool = passages(held_out=False)
     order: list[Passage] = []
     for _ in range(steps):
-        if len(order) < BATCH:
-            order = rng.sample(pool, len(pool))
-        yield [TASKS[task](order.pop(), rng.choice(pool), rng) for _ in range(BATCH)]
+        order = order or rng.sample(pool, len(pool))
+        yield TASKS[task](order.pop(), rng.choice(pool), rng)
 
 
 def loss_of(net: Any, model: LocalModel, tasks: Sequence[Task]) -> torch.Tensor:
-    """Mean cross-entropy of the answers' tokens of one row; the vocabulary projection runs only where there is one."""
-    asked = [model.encode(task) for task, _ in tasks]
-    answers = [[*model.encode_text(answer), model.tokenizer.eos_token_id] for _, answer in tasks]
+    """Mean cross-entropy of the answers' tokens of one row, and the odds-ratio loss of those with a rejected one.
+
+    The vocabulary projection runs only where there is an answer.
+    """
+    rejecting = [task for task in tasks if task.rejected]
+    said = [(task.asked, task.answer) for task in tasks] + [(task.asked, task.rejected) for task in rejecting]
+    asked = [model.encode(conversation) for conversation, _ in said]
+    answers = [[*model.encode_text(answer), model.tokenizer.eos_token_id] for _, answer in said]
     shared = common_prefix(asked)
     tails: list[TokenIds] = [task[shared:] + answer[:-1] for task, answer in zip(asked, answers, strict=True)]
     packing = Packing(shared, list(map(len, tails)))
     ids = torch.tensor([asked[0][:shared] + [token for tail in tails for token in tail]])
     hidden = net.model(input_ids=ids, position_ids=packing.positions, packing=packing).last_hidden_state[0, shared:]
     predicting = [row[-len(a) :] for row, a in zip(hidden.split(list(map(len, tails))), answers, strict=True)]
-    return F.cross_entropy(net.lm_head(torch.cat(predicting)).float(), torch.tensor([t for a in answers for t in a]))
+    wanted = torch.tensor([token for answer in answers for token in answer])
+    by_token = -F.cross_entropy(net.lm_head(torch.cat(predicting)).float(), wanted, reduction="none")
+    likely = torch.split(by_token, list(map(len, answers)))
+    taught, refused = likely[: len(tasks)], likely[len(tasks) :]
+    preferred = [part for part, task in zip(taught, tasks, strict=True) if task.rejected]
+    ratios = [_log_odds(one) - _log_odds(other) for one, other in zip(preferred, refused, strict=True)]
+    loss = -torch.cat(taught).mean()
+    return loss - PREFERENCE * F.logsigmoid(torch.stack(ratios)).mean() if ratios else loss
+
+
+def _log_odds(by_token: torch.Tensor) -> torch.Tensor:
+    """Log odds p / (1 - p) of a text with log-probabilities [T], where p is a token's geometric mean (ORPO, eq. 4)."""
+    mean = by_token.mean()
+    return mean - torch.log1p(-mean.exp())
 
 
 def train(task: str, folder: Path, out: Path, epochs: float) -> None:
@@ -203,19 +257,16 @@ def train(task: str, folder: Path, out: Path, epochs: float) -> None:
     wrapped = get_peft_model(model.net, shape, autocast_adapter_dtype=False)
     trained = [p for p in wrapped.parameters() if p.requires_grad]
     kept = [p.detach().float() for p in trained]  # bfloat16 would swallow small steps
-    steps = round(epochs * len(passages(held_out=False))) // BATCH
+    steps = round(epochs * len(passages(held_out=False)))
     optimizer = torch.optim.AdamW(kept, lr=LEARNING_RATE, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min(1.0, (s + 1) / 5) * (1 - 0.9 * s / steps))
-    for step, batch in enumerate(rows(task, random.Random(SEED), steps)):
-        losses = []
-        for tasks in batch:
-            loss = loss_of(wrapped.base_model.model, model, tasks) / len(batch)
-            loss.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.item())
+    for step, tasks in enumerate(rows(task, random.Random(SEED), steps)):
+        loss = loss_of(wrapped.base_model.model, model, tasks)
+        loss.backward()  # type: ignore[no-untyped-call]
         _step(optimizer, kept, trained)
         schedule.step()
         if step % 10 == 0:
-            print(f"{task}: step {step}/{steps}, loss {sum(losses):.3f}", flush=True)
+            print(f"{task}: step {step}/{steps}, loss {loss.item():.3f}", flush=True)
     wrapped.save_pretrained(out)
     _tidy(out, folder.name)
 
@@ -245,11 +296,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=sorted(TASKS), required=True)
     parser.add_argument("--model", default=SMOLLM2.name)
-    parser.add_argument("--epochs", type=float, default=EPOCHS)
+    parser.add_argument("--epochs", type=float, help=f"default: {EPOCHS}")
     parser.add_argument("--out", type=Path, help="default: the adapter shipped in lmt2/study/adapters")
     args = parser.parse_args()
     out = args.out or Path(__file__).parent / "adapters" / args.task
-    train(args.task, model_path(args.model), out, args.epochs)
+    train(args.task, model_path(args.model), out, args.epochs or EPOCHS[args.task])
 
 
 if __name__ == "__main__":

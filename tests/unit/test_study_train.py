@@ -65,7 +65,8 @@ def test_every_shipped_lesson_can_be_learnt_from() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_reader_is_asked_what_is_stated_and_what_only_sounds_like_it(seed: int) -> None:
-    asked = {task[0]["content"]: answer for task, answer in train.reader_tasks(PASSAGE, OTHER, random.Random(seed))}
+    found = train.reader_tasks(PASSAGE, OTHER, random.Random(seed))
+    asked = {task.asked[0]["content"]: task.answer for task in found}
     assert all(task.startswith(f"{TEXT}\n\n") for task in asked)
     questions = {task.removeprefix(f"{TEXT}\n\n"): a for task, a in asked.items() if not task.endswith("right?")}
     assert {pair["q"]: pair["a"] for pair in PASSAGE["pairs"]}.items() <= questions.items()
@@ -84,7 +85,7 @@ def test_a_question_with_another_name_in_it_is_not_answered() -> None:
 def test_a_judge_sees_right_pairs_and_mixed_up_ones(seed: int) -> None:
     verdicts = {prompts.RIGHT: 0, prompts.WRONG: 0}
     own = {(pair["q"], pair["a"]) for pair in PASSAGE["pairs"]}
-    for task, verdict in train.judge_tasks(PASSAGE, random.Random(seed)):
+    for task, verdict, _ in train.judge_tasks(PASSAGE, random.Random(seed)):
         verdicts[verdict] += 1
         matching = [pair for pair in own if task == prompts.judge(TEXT, *pair)]
         assert bool(matching) == (verdict == prompts.RIGHT)
@@ -95,19 +96,26 @@ def test_a_judge_learns_first_from_what_a_writer_wrote(monkeypatch: pytest.Monke
     marked: list[dict[str, Any]] = [
         {"question": f"Which lamp is number {n}?", "answer": "412", "right": n < 3} for n in range(6)
     ]
-    monkeypatch.setattr(train, "judged", lambda: {"p": marked})
-    found = {str(task): verdict for task, verdict in train.judge_tasks(PASSAGE, random.Random(0))}
+    monkeypatch.setattr(train, "marked", lambda: {"p": marked})
+    found = {str(task): verdict for task, verdict, _ in train.judge_tasks(PASSAGE, random.Random(0))}
     expected = {str(prompts.judge(TEXT, row["question"], row["answer"])): row["right"] for row in marked}
     assert {task: verdict == prompts.RIGHT for task, verdict in found.items()} == expected
 
 
-def test_every_marked_pair_belongs_to_a_lesson_that_is_trained_on() -> None:
-    names = {passage["id"] for passage in train.passages(held_out=False)}
-    assert set(train.judged()) <= names
+def test_every_marked_pair_belongs_to_a_lesson_that_is_trained_on_and_every_repair_is_sound() -> None:
+    texts = {passage["id"]: passage["text"] for passage in train.passages(held_out=False)}
+    assert set(train.marked()) <= set(texts)
+    for row in (row for rows in train.marked().values() for row in rows if "better" in row):
+        answer = row.get("better_answer", row["answer"])
+        assert not row["right"]
+        assert row["better"].endswith("?")
+        assert stands_in(answer, texts[row["passage"]]), row
+        assert not stands_in(answer, row["better"]), row
 
 
 def test_a_writer_lists_answers_by_sentence_writes_each_kind_and_rephrases() -> None:
-    tasks = {task[0]["content"]: answer for task, answer in train.writer_tasks(PASSAGE, OTHER, random.Random(0))}
+    drawn = [task for seed in range(20) for task in train.writer_tasks(PASSAGE, OTHER, random.Random(seed))]
+    tasks = {task.asked[0]["content"]: task.answer for task in drawn}
     first, _, last = sentences(TEXT)
 
     def asked(task: Any) -> str:
@@ -122,13 +130,32 @@ def test_a_writer_lists_answers_by_sentence_writes_each_kind_and_rephrases() -> 
     assert asked(otherwise) == "Whose job is the light of Vell?"
 
 
+def test_a_writer_sees_its_own_mistakes_beside_what_it_should_have_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    last, kinds = sentences(TEXT)[-1], ("direct", "reversed", "rephrased")
+    asked_for = {"sentence": last, "given": "412", "answer": "Vell"}
+    rows: list[dict[str, Any]] = [
+        asked_for | {"kind": kind, "question": f"{kind}?", "right": False, "better": f"Better {kind}?"}
+        for kind in kinds
+    ]
+    rows += [asked_for | {"kind": "composed", "question": "Right?", "right": True}, rows[0] | {"better": ""}]
+    monkeypatch.setattr(train, "marked", lambda: {"p": rows})
+    tasks = train.writer_tasks(PASSAGE, OTHER, random.Random(0))[-4:]
+    assert {(task.answer, task.rejected) for task in tasks} == {
+        ("Better direct?", "direct?"),
+        ("Better reversed?\nVell", "reversed?\nVell"),
+        ("Better rephrased?", "rephrased?"),
+        ("Right?", ""),
+    }
+    assert prompts.ask_otherwise(TEXT, "412", "Vell") in [task.asked for task in tasks]
+
+
 def test_an_epoch_draws_each_passage_once(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = [{**PASSAGE, "text": f"Text number {n}. {TEXT}"} for n in range(6)]
     monkeypatch.setattr(train, "passages", lambda **_: pool)
 
     def texts(seed: int) -> list[str]:
         found = train.rows("writer", random.Random(seed), steps=12)
-        return [row[0][0][0]["content"].split("Text number ")[1][0] for batch in found for row in batch]
+        return [row[0].asked[0]["content"].split("Text number ")[1][0] for row in found]
 
     drawn = texts(0)
     assert sorted(drawn[:6]) == sorted(drawn[6:]) == list("012345")
@@ -141,14 +168,21 @@ def test_the_loss_of_a_row_is_that_of_each_task_alone(tiny_folder: Path) -> None
     model = LocalModel(tiny_folder, "float32")
     adapted: Any = get_peft_model(model.net, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
     tasks = train.writer_tasks(PASSAGE, OTHER, random.Random(0))
+
+    def surprise(task: train.Task, text: str) -> torch.Tensor:
+        prompt, answer = model.encode(task.asked), [*model.encode_text(text), model.tokenizer.eos_token_id]
+        logits = adapted(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+        return F.cross_entropy(logits, torch.tensor(answer), reduction="none")
+
     with torch.no_grad():
+        alone = torch.cat([surprise(task, task.answer) for task in tasks]).mean()
+        torch.testing.assert_close(train.loss_of(adapted.base_model.model, model, tasks), alone, rtol=1e-5, atol=1e-5)
+        tasks[1] = tasks[1]._replace(rejected="Who?")
+        likely = [(-surprise(tasks[1], text).mean()).exp() for text in (tasks[1].answer, "Who?")]
+        better, worse = (p / (1 - p) for p in likely)
+        expected = alone + train.PREFERENCE * torch.log1p(worse / better)
         loss = train.loss_of(adapted.base_model.model, model, tasks)
-        parts = []
-        for task, text in tasks:
-            prompt, answer = model.encode(task), [*model.encode_text(text), model.tokenizer.eos_token_id]
-            logits = adapted(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
-            parts.append(F.cross_entropy(logits, torch.tensor(answer), reduction="none"))
-    torch.testing.assert_close(loss, torch.cat(parts).mean(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_trained_adapter_is_small_tells_nothing_of_the_machine_and_loads(
