@@ -149,18 +149,18 @@ def writer_tasks(passage: Passage, _: Passage, rng: random.Random) -> list[Task]
 
 def _repaired(passage: Passage) -> list[Task]:
     """What a writer was asked, with the question as it should be, and its own if that was wrong."""
-    found = []
-    for row in marked().get(passage["id"], []):
-        pair = _as_it_should_be(row)
-        if pair and "kind" in row:
-            text, is_reversed = passage["text"], row["kind"] == "reversed"
-            if row["kind"] == "rephrased":
-                asked = prompts.ask_otherwise(text, row["given"], row["answer"])
-            else:
-                asked = prompts.ask_for(text, row["sentence"], row["given"], row["kind"])
-            own, better = (_said(q, a, is_reversed) for q, a in ((row["question"], row["answer"]), pair))
-            found.append(Task(asked, better, "" if row["right"] else own))
-    return found
+    rows = [row for row in marked().get(passage["id"], []) if "kind" in row]
+    return [_rewriting(passage["text"], row, pair) for row in rows if (pair := _as_it_should_be(row))]
+
+
+def _rewriting(text: str, row: dict[str, Any], better: tuple[str, str]) -> Task:
+    if row["kind"] == "rephrased":
+        asked = prompts.ask_otherwise(text, row["given"], row["answer"])
+    else:
+        asked = prompts.ask_for(text, row["sentence"], row["given"], row["kind"])
+    is_reversed = row["kind"] == "reversed"
+    own = "" if row["right"] else _said(row["question"], row["answer"], is_reversed)
+    return Task(asked, _said(*better, is_reversed), own)
 
 
 def _said(question: str, answer: str, is_reversed: bool) -> str:
