@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks import facts as fact_files
 from benchmarks.facts import Facts
-from benchmarks.stream import ask, by_kind, closed_book, marks, say
+from benchmarks.stream import ANSWER, by_kind, closed_book, marks, say
 from consumer.structuring import Structured, structure
 from learner.worker import Learner
 from lmt2.config import Settings, load
@@ -28,7 +28,8 @@ from lmt2.events import Document, UpdateRequest
 from lmt2.pipeline import Parts
 from lmt2.study.lessons import LessonWriter
 from lmt2.study.scholar import Scholar
-from memory.wise import RoutedRows
+from memory.routing import nearest_expert
+from memory.wise import generate
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ VARIANTS: Mapping[str, Variant] = {
     "ours": Variant(),
     "without the check": Variant(study={"check": False}),
     "answers found by rule only": Variant(has_lister=False),
-    "drawn by lesson, not by fact": Variant(draws_evenly=False),
+    "every phrasing, not the surest": Variant(study={"phrasings": 99}),
+    "no experts for facts": Variant(learner={"shared_rank": 16, "expert_rank": 0}),
+    "drawn by lesson, with an expert each": Variant(draws_evenly=False),
     "broken questions too": Variant(learner={"broken": 1}),
     "one round": Variant(learner={"rounds": 1}),
     "answers alone, no teacher": Variant(learner={"distil": False}),
@@ -111,8 +114,9 @@ class Bench:
             event_time=datetime.now(UTC),
         )
         shard, _ = skills.learn(request, lambda *_: None)
-        with self._parts.model.use(RoutedRows([shard])):
-            return marks(asked, ask(self._parts.model, closed_book(asked)), {document.id})
+        deltas = [shard.through(nearest_expert(q, shard.keys)) for q in self._parts.encoder([q.text for q in asked])]
+        answers = generate(self._parts.model, closed_book(asked), deltas, ANSWER)
+        return marks(asked, answers, {document.id})
 
 
 def wilson(right: int, of: int) -> tuple[float, float]:

@@ -19,12 +19,12 @@ from typing import Any
 
 from benchmarks import facts as fact_files
 from benchmarks.stream import say
-from consumer.structuring import COVERED, structure
+from consumer.structuring import structure
 from lmt2.config import Settings, load
 from lmt2.events import Document
 from lmt2.pipeline import Parts
 from lmt2.study import train
-from lmt2.study.lessons import LessonWriter, Pair, same_answer
+from lmt2.study.lessons import COVERED, LessonWriter, Pair, same_answer
 from lmt2.study.scholar import Fact
 
 
@@ -87,20 +87,23 @@ def check_marked(marks: Path, writer: LessonWriter) -> dict[str, str]:
         by_passage.setdefault(row["passage"], []).append(row)
     kept = [row for passage, here in by_passage.items() for row in _kept(passage, here, writer)]
     right = [row for row in rows if row["right"]]
-    sure = [row for row in kept if row["confidence"] == 1]
+    sure = sorted(kept, key=lambda row: -float(row["surety"]))
     return {
         "check off": _share(rows),
         "check on": _share(kept),
-        "check on, both readings agree": _share(sure),
+        "check on, the surer half": _share(sure[: len(sure) // 2]),
+        "check on, the surest quarter": _share(sure[: len(sure) // 4]),
         "right pairs that the check keeps": f"{sum(row['right'] for row in kept)}/{len(right)}",
     }
 
 
 def _kept(passage: str, rows: Sequence[dict[str, Any]], writer: LessonWriter) -> Iterator[dict[str, Any]]:
     by_question = {(row["question"], row["answer"]): row for row in rows}
-    pairs = [Pair(question, answer, "direct", Fact(answer, passage)) for question, answer in by_question]
-    for pair in writer.confirmed(passage, pairs):
-        yield by_question[pair.question, pair.answer] | {"confidence": pair.confidence}
+    pairs = [
+        Pair(q, answer, "direct", Fact(answer, train.sentence_of(passage, q, answer))) for q, answer in by_question
+    ]
+    for pair in writer.weighed(passage, writer.confirmed(passage, pairs)):
+        yield by_question[pair.question, pair.answer] | {"surety": pair.surety}
 
 
 def _share(rows: Sequence[dict[str, Any]]) -> str:

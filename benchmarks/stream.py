@@ -201,7 +201,7 @@ def routing(system: System, stream: Facts) -> dict[str, str]:
     """How many questions reach a shard that teaches their document, and how many unrelated ones reach any."""
     served = system.served()
     routes = served.route(served.encoder([q.text for q in stream.questions]))
-    taught = [() if r is None else served.manifest.shards[r].documents for r in routes]
+    taught = [() if r is None else served.manifest.shards[r.shard].documents for r in routes]
     right = sum(q.document in documents for q, documents in zip(stream.questions, taught, strict=True))
     false = sum(r is not None for r in served.route(served.encoder([q.text for q in stream.unrelated])))
     return {"right shard": f"{right}/{len(routes)}", "unrelated routed": f"{false}/{len(stream.unrelated)}"}

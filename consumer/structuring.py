@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from lmt2.config import StudySettings
 from lmt2.events import Document, Lesson
 from lmt2.scoring import normalise
-from lmt2.study.lessons import LessonWriter, Pair, Studied, stands_in
+from lmt2.study.lessons import COVERED, LessonWriter, Pair, Studied, stands_in
 from lmt2.study.passages import passages, sentences
 from lmt2.study.scholar import Fact
-
-COVERED = 3  # phrasings from which a fact counts as covered
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def _lesson(document: Document, number: int, parts: Sequence[str], pair: Pair) -
         document=document.id,
         passage=number,
         fact=f"{number}.{parts.index(pair.fact.sentence)} {normalise(pair.answer)}",
-        weight=pair.confidence,
+        weight=pair.weight,
     )
 
 

@@ -46,7 +46,7 @@ class Examiner:
             return []
         version = self.version(manifest)
         routes = version.route(self._embed(questions))
-        artifacts = [None if route is None else manifest.shards[route].artifact for route in routes]
+        artifacts = [None if route is None else manifest.shards[route.shard].artifact for route in routes]
         keys = list(zip(questions, artifacts, strict=True))
         new = [key for key in dict.fromkeys(keys) if key not in self._answers]
         written = version.generate([[user(question)] for question, _ in new], ANSWERS)

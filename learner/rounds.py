@@ -4,28 +4,38 @@ One phrasing of every well covered fact is kept out of the first round: the lear
 gate's probes are others, and no round sees them). A fact whose practice question is answered wrongly is weak. The
 next round trains on the practice questions too, on new phrasings of the weak facts, written by the scholar and
 checked like the first ones, and draws the weak facts more often.
+
+Each fact has an expert of the shard for itself. Asked is as in service: a question goes through the expert of the
+lesson that is nearest to it.
 """
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+from torch import Tensor
+
 from learner.learn import prompt_distillation
 from learner.targets import Target
-from learner.update import Report, Trained, Training
+from learner.update import Report, Training
 from lmt2.config import LearnerSettings
 from lmt2.events import Document, Lesson, UpdateRequest
 from lmt2.models.base import Sampling
-from lmt2.models.local import LocalModel, Side
+from lmt2.models.local import LocalModel
 from lmt2.scoring import hit
 from lmt2.study import prompts
 from lmt2.study.lessons import LessonWriter, Pair
-from lmt2.study.passages import passages
+from lmt2.study.passages import passages, sentences
 from lmt2.study.scholar import Fact
+from memory.routing import nearest_expert
+from memory.shards import SHARED, Keys, Shard
+from memory.wise import generate
 
 ANSWER = Sampling(max_new_tokens=16)
 ENOUGH = 3  # lessons of a fact from which one is kept for practice
 NEW = 3  # phrasings that are tried for each weak fact
+NEIGHBOURS = 3  # nearest lessons of other facts, through whose experts a lesson may be sent
 LEFT_OUT = 0.25  # share of a broken question's words
 
 
@@ -47,31 +57,52 @@ class Rounds:
     rehearsal: Sequence[Target]
     settings: LearnerSettings
 
-    def learn(self, request: UpdateRequest, report: Report) -> Trained:
-        """A trained delta for a request's lessons; raises TrainingFailed."""
-        training = Training(self.student, self.rehearsal, self.settings)
+    def learn(self, request: UpdateRequest, report: Report) -> tuple[Shard, Mapping[str, float]]:
+        """A trained shard for a request's lessons, and what the training was like; raises TrainingFailed."""
         lessons, practice = _split(request.lessons, self.settings.rounds > 1)
-        facts = len(_by_fact(lessons))
-        training.run(self._targets(request, lessons), self._steps(self.settings.steps, facts), report)
-        figures = {"facts": facts, "practised": len(practice)}
+        experts = {fact: number for number, fact in enumerate(_by_fact(lessons))}
+        training = Training(self.student, self.rehearsal, len(experts), self.settings)
+        training.run(self._targets(request, lessons, experts), self._steps(self.settings.steps, len(experts)), report)
+        figures = {"facts": len(experts), "practised": len(practice)}
         for turn in range(1, self.settings.rounds):
-            missed = self._missed(practice, training.delta)
+            missed = self._missed(practice, training.trained().shard(self._keys(lessons, experts)))
             figures[f"weak_{turn}"] = len(missed)
+            lessons = [*lessons, *practice]
             if not missed:
                 break
-            new, held = _split([*self._new(request.documents, missed, turn)], turn + 1 < self.settings.rounds)
-            lessons, practice = [*lessons, *practice, *new], held
+            new, practice = _split([*self._new(request.documents, missed, turn)], turn + 1 < self.settings.rounds)
+            lessons += new
             weak = {prompt_distillation.fact_of(lesson) for lesson in missed}
-            training.run(self._targets(request, lessons), self._steps(0, len(weak)), report, weak)
+            training.run(self._targets(request, lessons, experts), self._steps(0, len(weak)), report, weak)
         trained = training.trained()
-        return replace(trained, figures={**trained.figures, **figures})
+        keys = _joined(self._keys(lessons, experts), self._places(request.documents))
+        return trained.shard(keys), {**trained.figures, **figures}
 
     def _steps(self, first: int, facts: int) -> int:
         return max(1, first + round(self.settings.steps_a_fact * facts))
 
-    def _targets(self, request: UpdateRequest, lessons: Sequence[Lesson]) -> list[Target]:
+    def _keys(self, lessons: Sequence[Lesson], experts: Mapping[str, int]) -> Keys:
+        """The lessons' questions, each of which calls its fact's expert."""
+        mine = [experts[prompt_distillation.fact_of(lesson)] for lesson in lessons]
+        return Keys(self.writer.encoder([lesson.question for lesson in lessons]), _numbers(mine))
+
+    def _places(self, documents: Sequence[Document]) -> Keys:
+        """Titles and sentences under their title: they find the shard, and none of its experts."""
+        written = [f"{d.title}. {s}" for d in documents for s in [*sentences(d.text), ""]]
+        return Keys(self.writer.encoder(written), _numbers([SHARED] * len(written)))
+
+    def _targets(self, request: UpdateRequest, lessons: Sequence[Lesson], experts: Mapping[str, int]) -> list[Target]:
         teacher = self.teacher if self.settings.distil else None
-        found = list(prompt_distillation.targets(request.documents, lessons, self.student, teacher))
+        keys = self._keys(lessons, experts)
+        found = [
+            replace(target, expert=expert, others=near_experts(question, expert, keys))
+            for target, expert, question in zip(
+                prompt_distillation.targets(request.documents, lessons, self.student, teacher),
+                keys.experts.tolist(),
+                keys.embeddings,
+                strict=True,
+            )
+        ]
         rng = random.Random(self.settings.seed)
         copies = [pair for pair in zip(lessons, found, strict=True) for _ in range(self.settings.broken)]
         return found + [
@@ -79,20 +110,36 @@ class Rounds:
             for lesson, target in copies
         ]
 
-    def _missed(self, asked: Sequence[Lesson], side: Side) -> list[Lesson]:
-        """The lessons that the student, closed book and through a side memory, answers wrongly."""
-        with self.student.use(side):
-            answers = self.student.generate([[prompts.user(lesson.question)] for lesson in asked], ANSWER)
+    def _missed(self, asked: Sequence[Lesson], shard: Shard) -> list[Lesson]:
+        """The lessons that the student, closed book and through a shard, answers wrongly."""
+        questions = [lesson.question for lesson in asked]
+        deltas = [shard.through(nearest_expert(v, shard.keys)) for v in self.writer.encoder(questions)] if asked else []
+        answers = generate(self.student, [[prompts.user(question)] for question in questions], deltas, ANSWER)
         return [lesson for lesson, answer in zip(asked, answers, strict=True) if not hit(answer, [lesson.answer])]
 
     def _new(self, documents: Sequence[Document], weak: Sequence[Lesson], seed: int) -> Iterator[Lesson]:
         """New phrasings of weak lessons, checked."""
         for text, lessons in _by_passage(documents, weak):
-            pairs = {Pair(x.question, x.answer, x.kind, Fact(x.answer, x.fact), x.weight): x for x in lessons}
+            pairs = {Pair(x.question, x.answer, x.kind, Fact(x.answer, x.fact)): x for x in lessons}
             tried = self.writer.rephrase(text, [pair for pair in pairs for _ in range(NEW)], seed)
             of_fact = {pair.fact: lesson for pair, lesson in pairs.items()}
             for pair in self.writer.confirmed(text, tried, list(pairs)):
                 yield of_fact[pair.fact].model_copy(update={"question": pair.question, "kind": pair.kind})
+
+
+def near_experts(question: Tensor, own: int, keys: Keys) -> tuple[int, ...]:
+    """The experts that a question [E] is next nearest to after its own; a router could send it there."""
+    likeness = (keys.embeddings @ question).masked_fill(keys.experts == own, -1.0)
+    nearest = likeness.topk(min(NEIGHBOURS, len(likeness))).indices
+    return tuple(expert for expert in keys.experts[nearest].tolist() if expert != own)
+
+
+def _joined(*parts: Keys) -> Keys:
+    return Keys(torch.cat([k.embeddings for k in parts]), torch.cat([k.experts for k in parts]))
+
+
+def _numbers(experts: Sequence[int]) -> Tensor:
+    return torch.tensor(experts, dtype=torch.int32)
 
 
 def broken(question: str, rng: random.Random) -> str:

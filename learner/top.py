@@ -50,6 +50,10 @@ class TopLayers:
             self._opening_states, *rows = torch.split(states, [self._opening, *map(len, tails)])
             self._kept.update({id(target): row.clone() for target, row in zip(batch, rows, strict=True)})
 
+    def lengths(self, targets: Sequence[Target]) -> list[int]:
+        """How many tokens of a step's row are the opening's, and how many each target's."""
+        return [self._opening, *(len(self._kept[id(target)]) for target in targets)]
+
     def logits(self, targets: Sequence[Target]) -> Tensor:
         """Float32 logits [L, V] that predict the answers' tokens, one target after the other."""
         states = [self._kept[id(target)] for target in targets]

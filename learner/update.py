@@ -1,6 +1,6 @@
 """One micro-update: targets in, a trained shard out. It knows neither where targets come from nor what is served.
 
-A fresh low-rank delta is trained on the answer tokens of lessons drawn evenly over facts, with general prompts
+Fresh low-rank experts are trained on the answer tokens of lessons drawn evenly over facts, with general prompts
 held to the base model in every step. AdamW; each round has a short warm-up and a linear decay to a tenth, the
 second from half the learning rate, the third from a third.
 """
@@ -21,48 +21,79 @@ from lmt2.config import LearnerSettings
 from lmt2.errors import TrainingFailed
 from lmt2.models.compute import compute
 from lmt2.models.local import LocalModel
+from memory.shards import SHARED, Keys, Shard
 
 WARM_UP = 5
+ALPHA_OVER_RANK = 2
+MISROUTED = 0.4  # share of lessons that go through a near fact's expert
 EXPLODED = 50.0  # nats a token; chance level is ln V, about 11
 MORE = 3  # turns of a weak fact while another has one
 Report = Callable[[int, int, float], None]
 
 
-class Delta(nn.Module):
-    """The shard in training: float32 factors A [R, F] and B [D, R] on each edited layer, B zero at first."""
+class Experts(nn.Module):
+    """The shard in training: float32 factors A [R, F] and B [D, R] on each edited layer, B zero at first.
 
-    def __init__(self, layers: Sequence[int], rank: int, inner: int, hidden: int, seed: int) -> None:
+    Args:
+        layers: numbers of the edited layers.
+        ranks: expert [R] of each rank, SHARED for the first ones.
+        inner: the MLP's inner width F.
+        hidden: the model's width D.
+        seed: of A's random values.
+    """
+
+    def __init__(self, layers: Sequence[int], ranks: Tensor, inner: int, hidden: int, seed: int) -> None:
         super().__init__()
         stream = torch.Generator().manual_seed(seed)
         bound = 1 / math.sqrt(inner)
+        self.ranks = ranks
         self.a = nn.ParameterDict(
-            {str(n): nn.Parameter((torch.rand(rank, inner, generator=stream) * 2 - 1) * bound) for n in layers}
+            {str(n): nn.Parameter((torch.rand(len(ranks), inner, generator=stream) * 2 - 1) * bound) for n in layers}
         )
-        self.b = nn.ParameterDict({str(n): nn.Parameter(torch.zeros(hidden, rank)) for n in layers})
+        self.b = nn.ParameterDict({str(n): nn.Parameter(torch.zeros(hidden, len(ranks))) for n in layers})
 
-    def add(self, layer: int, activations: Tensor, output: Tensor) -> Tensor:
-        """Output [B, T, D] + 2 B A activations [B, T, F]; the factor is LoRA's alpha over rank."""
-        if str(layer) not in self.a:
-            return output
-        low = activations @ self.a[str(layer)].to(activations.dtype).T
-        changed: Tensor = output + 2 * (low @ self.b[str(layer)].to(activations.dtype).T)
-        return changed
+    def through(self, experts: Sequence[int], lengths: Sequence[int]) -> "Gated":
+        """The side memory for a step's row: an opening that goes through none, then targets through their experts."""
+        gates = [torch.zeros(len(self.ranks), dtype=torch.bool)]
+        gates += [(self.ranks == SHARED) | (self.ranks == expert) for expert in experts]
+        return Gated(self, torch.stack(gates).repeat_interleave(torch.tensor(lengths), dim=0))
 
     def factors(self) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-        """A and B by layer as they are kept: the factor folded into B, bfloat16."""
+        """A and B by layer as they are kept: LoRA's alpha over rank folded into B, bfloat16."""
         return (
             {int(n): a.detach().bfloat16() for n, a in self.a.items()},
-            {int(n): (2 * b.detach()).bfloat16() for n, b in self.b.items()},
+            {int(n): (ALPHA_OVER_RANK * b.detach()).bfloat16() for n, b in self.b.items()},
         )
 
 
 @dataclass(frozen=True)
+class Gated:
+    """Experts with a gate [N, R] for each token of a row."""
+
+    experts: Experts
+    gates: Tensor
+
+    def add(self, layer: int, activations: Tensor, output: Tensor) -> Tensor:
+        """Output [1, N, D] + 2 B (gates · A activations [1, N, F])."""
+        if str(layer) not in self.experts.a:
+            return output
+        low = activations @ self.experts.a[str(layer)].to(activations.dtype).T * self.gates
+        changed: Tensor = output + ALPHA_OVER_RANK * (low @ self.experts.b[str(layer)].to(activations.dtype).T)
+        return changed
+
+
+@dataclass(frozen=True)
 class Trained:
-    """A trained delta and what the training was like."""
+    """Trained experts and what the training was like."""
 
     a: Mapping[int, Tensor]
     b: Mapping[int, Tensor]
+    ranks: Tensor
     figures: Mapping[str, float]
+
+    def shard(self, keys: Keys) -> Shard:
+        """The shard that these keys lead to."""
+        return Shard(self.a, self.b, self.ranks, keys)
 
 
 class Training:
@@ -71,16 +102,26 @@ class Training:
     Args:
         model: the frozen student.
         rehearsal: general prompts that every step holds to the base model.
+        experts: how many there are, beside the shared one.
         settings: the shard's shape and the sizes of a step.
     """
 
-    def __init__(self, model: LocalModel, rehearsal: Sequence[Target], settings: LearnerSettings) -> None:
+    def __init__(self, model: LocalModel, rehearsal: Sequence[Target], experts: int, settings: LearnerSettings) -> None:
         config = model.net.config
-        self.delta = Delta(settings.layers, settings.rank, config.intermediate_size, config.hidden_size, settings.seed)
+        ranks = [SHARED] * settings.shared_rank + [n for n in range(experts) for _ in range(settings.expert_rank)]
+        self._experts = Experts(
+            settings.layers,
+            torch.tensor(ranks, dtype=torch.int32),
+            config.intermediate_size,
+            config.hidden_size,
+            settings.seed,
+        )
+        self._count = experts
+        self._rng = random.Random(settings.seed)
         self._model = model
         self._rehearsal = rehearsal
         self._settings = settings
-        self._optimizer = torch.optim.AdamW(self.delta.parameters(), lr=settings.learning_rate, weight_decay=0.0)
+        self._optimizer = torch.optim.AdamW(self._experts.parameters(), lr=settings.learning_rate, weight_decay=0.0)
         self._losses: list[float] = []
         self._rounds = 0
 
@@ -88,7 +129,7 @@ class Training:
         """One round; `report` is told the step, of how many, and the loss, and facts that are `weak` come more often.
 
         Raises:
-            TrainingFailed: the loss became NaN or exploded; the delta is of no use.
+            TrainingFailed: the loss became NaN or exploded; the experts are of no use.
         """
         self._rounds += 1
         rate = self._settings.learning_rate / self._rounds
@@ -102,22 +143,34 @@ class Training:
 
     def trained(self) -> Trained:
         """What came of it so far."""
-        a, b = self.delta.factors()
+        a, b = self._experts.factors()
         figures = {"loss_first": self._losses[0], "loss_last": fmean(self._losses[-10:]), "steps": len(self._losses)}
-        return Trained(a, b, figures)
+        return Trained(a, b, self._experts.ranks, figures)
 
     def _step(self, top: TopLayers, new: Sequence[Target], general: Sequence[Target]) -> None:
         batch = [*new, *general]
-        with compute.background(), self._model.use(self.delta):
+        gated = self._experts.through([self._expert(target) for target in batch], top.lengths(batch))
+        with compute.background(), self._model.use(gated):
             loss = _loss(top.logits(batch), batch, len(new))
             self._losses.append(loss.item())
             if not math.isfinite(self._losses[-1]) or self._losses[-1] > EXPLODED:
                 at = f"{self._losses[-1]} at step {len(self._losses) - 1}"
                 raise TrainingFailed(f"the loss was {at}: lower learner.learning_rate")
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self.delta.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(self._experts.parameters(), 1.0)
             self._optimizer.step()
             self._optimizer.zero_grad()
+
+    def _expert(self, target: Target) -> int:
+        """The expert that a target goes through this time.
+
+        The router will err, so some lessons go through a neighbour's expert: the shared one has to learn to overrule
+        it. A general prompt may come to any of them and has to stay as it is.
+        """
+        if target.expert == SHARED:
+            return self._rng.randrange(self._count)
+        is_misrouted = target.others and self._rng.random() < MISROUTED
+        return self._rng.choice(target.others) if is_misrouted else target.expert
 
 
 class _Draw:

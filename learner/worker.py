@@ -1,13 +1,14 @@
 """The learner's work on one update request: targets, a shard, and the candidate version that has it."""
 
 import time
+from collections.abc import Mapping
 
 from sqlalchemy.orm import Session
 
 from learner.rehearsal import rehearsal_targets
 from learner.rounds import Rounds
 from learner.targets import Target
-from learner.update import Report, Trained
+from learner.update import Report
 from lmt2 import telemetry
 from lmt2.artifacts import ArtifactStore
 from lmt2.config import Settings
@@ -19,11 +20,10 @@ from lmt2.models.encoder import Encoder
 from lmt2.models.local import LocalModel
 from lmt2.stage import Outcome
 from lmt2.study.lessons import LessonWriter
-from lmt2.study.passages import sentences
 from lmt2.study.scholar import Scholar
 from lmt2.transport.base import Outgoing, Record
 from memory.routing import threshold_for
-from memory.shards import Shard
+from memory.shards import Shard, keys_of
 from memory.versions import Manifest, ShardEntry
 
 
@@ -43,19 +43,12 @@ class Learner:
         self._rehearsal: list[Target] = []
         self.general = encoder([g.q for g in general()[::2]])  # [N, E]; the gate examines the other half
 
-    def learn(self, request: UpdateRequest, report: Report) -> tuple[Shard, Trained]:
-        """A trained shard for the request's lessons; raises TrainingFailed."""
+    def learn(self, request: UpdateRequest, report: Report) -> tuple[Shard, Mapping[str, float]]:
+        """A trained shard for the request's lessons, and what the training was like; raises TrainingFailed."""
         if not self._rehearsal:
             self._rehearsal = rehearsal_targets(self._model, self._settings.learner.seed)
         rounds = Rounds(self._model, self._teacher, self._writer, self._rehearsal, self._settings.learner)
-        trained = rounds.learn(request, report)
-        return Shard(trained.a, trained.b, self._encoder(routing_keys(request))), trained
-
-
-def routing_keys(request: UpdateRequest) -> list[str]:
-    """What a shard is found by: titles, sentences under their title, and the lesson questions."""
-    written = [f"{d.title}. {s}" for d in request.documents for s in [*sentences(d.text), ""]]
-    return [*written, *dict.fromkeys(lesson.question for lesson in request.lessons)]
+        return rounds.learn(request, report)
 
 
 class LearnerWorker:
@@ -81,10 +74,10 @@ class LearnerWorker:
             parent = _manifest(session)
         started = time.monotonic()
         try:
-            shard, trained = self._learner.learn(request, self._progress(request))
+            shard, training = self._learner.learn(request, self._progress(request))
         except TrainingFailed as error:
             return self._failed(request, error)
-        figures = {**trained.figures, "seconds": time.monotonic() - started, "lessons": len(request.lessons)}
+        figures = {**training, "seconds": time.monotonic() - started, "lessons": len(request.lessons)}
         telemetry.update_seconds.observe(figures["seconds"])
         artifact = self._store.put(shard.tensors(), {"update": request.id, "base": parent.base})
         manifest = self._candidate(parent, request, artifact)
@@ -96,7 +89,7 @@ class LearnerWorker:
         entry = ShardEntry(artifact=artifact, documents=tuple(d.id for d in request.documents), update=request.id)
         general = self._store.put({"general": self._learner.general}, {})
         child = parent.replace(request.replaces, entry, parent.threshold, general)
-        keys = [self._store.get(s.artifact)["keys"] for s in child.shards]
+        keys = [keys_of(self._store.get(s.artifact)) for s in child.shards]
         return child.model_copy(update={"threshold": threshold_for(keys, self._learner.general)})
 
     def _trained(self, request: UpdateRequest, manifest: Manifest, figures: dict[str, float]) -> Outcome:

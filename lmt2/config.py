@@ -39,8 +39,8 @@ class StudySettings(Section):
     endpoint_model: str = ""
     endpoint_key: str = Field("", repr=False)
     answers: int = Field(40, ge=1, description="the most answers of a passage that questions are written for")
-    rounds: int = Field(4, ge=1, description="rounds of question writing; the later ones for facts with too few")
-    phrasings: int = Field(4, ge=1, description="phrasings a fact should have")
+    rounds: int = Field(2, ge=1, description="rounds of question writing; the later ones rephrase, or go back")
+    phrasings: int = Field(4, ge=1, description="the most phrasings that are kept of a fact")
     check: bool = Field(True, description="whether the reader checks what was written; off only to measure the check")
     seconds: float = Field(600.0, gt=0, description="budget of a document; passages that it doesn't reach are left out")
     probes: int = Field(10, ge=0, description="questions of a document that are held back for the gate")
@@ -109,10 +109,11 @@ class LearnerSettings(Section):
     """One micro-update: the shape of a shard and how it is trained."""
 
     layers: tuple[int, ...] = (16, 20, 24)
-    rank: int = Field(16, ge=1)
+    shared_rank: int = Field(14, ge=1, description="of the expert that every question of a shard goes through")
+    expert_rank: int = Field(2, ge=0, description="of each fact's own expert; 0: the shared one answers alone")
     learning_rate: float = Field(4e-3, gt=0)
     steps: int = Field(30, ge=1, description="of a first round, besides those for its facts")
-    steps_a_fact: float = Field(2.0, ge=0, description="steps for each fact, and each weak one in a later round")
+    steps_a_fact: float = Field(3.0, ge=0, description="steps for each fact, and each weak one in a later round")
     rounds: int = Field(2, ge=1, description="of training; the later ones for facts that practice questions find weak")
     broken: int = Field(0, ge=0, description="copies of a question with words left out that are trained beside it")
     distil: bool = Field(True, description="whether the reader's distributions are trained towards, or answers alone")

@@ -1,6 +1,6 @@
-"""A shard as a PEFT adapter folder, which any LoRA server takes.
+"""What a question goes through, as a PEFT adapter folder, which any LoRA server takes.
 
-A shard is a LoRA already: W + B A on some layers' down-projections. The folder says so in PEFT's words; with
+A delta is a LoRA already: W + B A on some layers' down-projections. The folder says so in PEFT's words; with
 alpha = r the delta's scale is 1.
 """
 
@@ -13,15 +13,15 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from memory.shards import Shard
+from memory.shards import Delta
 
 
-def export(shard: Shard, folder: Path, base_name: str) -> Path:
+def export(delta: Delta, folder: Path, base_name: str) -> Path:
     """Write the adapter unless it is there: a folder under its final name is whole and never changes.
 
     Args:
-        shard: what to write.
-        folder: the adapter's own folder; name it by the shard's artifact.
+        delta: what to write.
+        folder: the adapter's own folder; name it by the shard's artifact and the expert.
         base_name: name of the base model, for people and for PEFT.
     """
     if folder.is_dir():
@@ -29,8 +29,8 @@ def export(shard: Shard, folder: Path, base_name: str) -> Path:
     scratch = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.tmp")
     scratch.mkdir(parents=True)
     try:
-        save_file(_tensors(shard), scratch / "adapter_model.safetensors", {"format": "pt"})
-        (scratch / "adapter_config.json").write_text(json.dumps(_config(shard, base_name), indent=2))
+        save_file(_tensors(delta), scratch / "adapter_model.safetensors", {"format": "pt"})
+        (scratch / "adapter_config.json").write_text(json.dumps(_config(delta, base_name), indent=2))
         scratch.rename(folder)
     except OSError:
         shutil.rmtree(scratch)
@@ -39,17 +39,17 @@ def export(shard: Shard, folder: Path, base_name: str) -> Path:
     return folder
 
 
-def _tensors(shard: Shard) -> dict[str, Tensor]:
+def _tensors(delta: Delta) -> dict[str, Tensor]:
     named: dict[str, Tensor] = {}
-    for layer in shard.a:
+    for layer in delta.a:
         prefix = f"base_model.model.model.layers.{layer}.mlp.down_proj"
-        named[f"{prefix}.lora_A.weight"] = shard.a[layer].contiguous()
-        named[f"{prefix}.lora_B.weight"] = shard.b[layer].contiguous()
+        named[f"{prefix}.lora_A.weight"] = delta.a[layer].contiguous()
+        named[f"{prefix}.lora_B.weight"] = delta.b[layer].contiguous()
     return named
 
 
-def _config(shard: Shard, base_name: str) -> dict[str, Any]:
-    rank = next(iter(shard.a.values())).shape[0]
+def _config(delta: Delta, base_name: str) -> dict[str, Any]:
+    rank = next(iter(delta.a.values())).shape[0]
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -60,6 +60,6 @@ def _config(shard: Shard, base_name: str) -> dict[str, Any]:
         "lora_dropout": 0.0,
         "bias": "none",
         "target_modules": ["down_proj"],
-        "layers_to_transform": sorted(shard.a),
+        "layers_to_transform": sorted(delta.a),
         "layers_pattern": "layers",
     }

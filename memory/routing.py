@@ -1,4 +1,4 @@
-"""The request-level router: which shard, if any, a question is about.
+"""The request-level router: which shard, if any, a question is about, and which of the shard's experts knows.
 
 A question's embedding is compared with every shard's keys (its titles, sentences and lesson questions) and with
 general questions, which are nobody's:
@@ -8,41 +8,67 @@ general questions, which are nobody's:
 The nearest key's shard is chosen if the nearness is above a threshold, which is set so that none of the general
 questions would pass. The second term is what tells "Which river flows through Vienna?" from a question about
 a document that names a river: with it the same recall needs a third of the false routes (docs/experiments.md).
+Within the shard the nearest of the keys that call an expert says which: GRACE's deferral to the nearest key
+(arXiv 2211.11031), by what a question means.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from memory.shards import SHARED, Keys
 
 GENERAL_SHARE = 0.5
 ITSELF = 0.999  # cosine from which a general question is the one that is asked
 
 
+class Route(NamedTuple):
+    """Where a question goes: a shard, by its place, and one of its experts."""
+
+    shard: int
+    expert: int
+
+
 class Router:
-    """Finds the shard of a question.
+    """Finds the shard and the expert of a question.
 
     Args:
-        keys: embeddings [N, E] of each shard.
+        keys: of each shard.
         threshold: nearness that a question must exceed.
         general: embeddings [G, E] of general questions; may be empty.
     """
 
-    def __init__(self, keys: Sequence[Tensor], threshold: float, general: Tensor) -> None:
-        self._keys = torch.cat([k.float() for k in keys]) if keys else torch.empty(0, 0)
-        self._owner = [shard for shard, k in enumerate(keys) for _ in range(len(k))]
+    def __init__(self, keys: Sequence[Keys], threshold: float, general: Tensor) -> None:
+        self._keys = keys
+        self._embeddings = joined(keys)
+        self._owner = [shard for shard, k in enumerate(keys) for _ in k.embeddings]
         self._general = general.float()
         self._threshold = threshold
 
-    def route(self, questions: Tensor) -> list[int | None]:
-        """For embeddings [N, E] the number of the nearest shard, or None where none is near enough."""
+    def route(self, questions: Tensor) -> list[Route | None]:
+        """For embeddings [N, E] the nearest shard and its expert, or None where none is near enough."""
         if not self._owner:
             return [None] * len(questions)
-        values, nearest = nearness(questions, self._keys, self._general)
+        values, nearest = nearness(questions, self._embeddings, self._general)
         return [
-            self._owner[key] if value > self._threshold else None
-            for value, key in zip(values.tolist(), nearest.tolist(), strict=True)
+            Route(shard := self._owner[key], nearest_expert(question, self._keys[shard]))
+            if value > self._threshold
+            else None
+            for question, value, key in zip(questions, values.tolist(), nearest.tolist(), strict=True)
         ]
+
+
+def nearest_expert(question: Tensor, keys: Keys) -> int:
+    """The expert of the nearest key [E] that calls one; SHARED where none does."""
+    likeness = (keys.embeddings.float() @ question).masked_fill(keys.experts == SHARED, -torch.inf)
+    return int(keys.experts[likeness.argmax()])
+
+
+def joined(keys: Sequence[Keys]) -> Tensor:
+    """The embeddings [N, E] of all shards' keys."""
+    return torch.cat([k.embeddings.float() for k in keys]) if keys else torch.empty(0, 0)
 
 
 def nearness(questions: Tensor, keys: Tensor, general: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,8 +80,6 @@ def nearness(questions: Tensor, keys: Tensor, general: Tensor) -> tuple[Tensor, 
     return values, nearest
 
 
-def threshold_for(keys: Sequence[Tensor], general: Tensor) -> float:
+def threshold_for(keys: Sequence[Keys], general: Tensor) -> float:
     """The nearness that no general question [G, E] exceeds, each judged by the others."""
-    if not keys:
-        return 1.0
-    return float(nearness(general, torch.cat([k.float() for k in keys]), general)[0].max())
+    return float(nearness(general, joined(keys), general)[0].max()) if keys else 1.0

@@ -1,8 +1,13 @@
-"""A shard: one low-rank delta on the down-projections of a few MLPs, with the keys that route questions to it.
+"""A shard: low-rank experts on the down-projections of a few MLPs, with the keys that route questions to them.
 
 WISE (arXiv 2405.14768, eq. 11 of the LMT² paper) copies whole down-projections into a side memory. Here the
-side memory is W' − W = B A of rank r: a few hundred kilobytes, droppable without a trace, and in the shape
+side memory is W' − W = B A of a low rank: a few hundred kilobytes, droppable without a trace, and in the shape
 that a plain LoRA server takes.
+
+Where WISE has one memory for all facts of a shard, its ranks are divided as in a mixture of experts with a shared
+one (DeepSeekMoE, arXiv 2401.06066): each fact has a small expert, which the key nearest to a question calls, and
+the shared expert answers every question. Facts of one document don't disturb each other then, and a phrasing that
+was never trained on needs only to be near one that was.
 
 Shape legend: R rank, F the MLP's inner width, D hidden, N keys, E embedding.
 """
@@ -17,21 +22,54 @@ from torch import Tensor
 from lmt2.errors import ArtifactError
 
 LAYER = re.compile(r"layers\.(\d+)\.[ab]$")
+SHARED = -1  # the expert of ranks that answer every question, and of keys that call no expert of their own
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What one question goes through: low-rank factors by layer."""
+
+    a: Mapping[int, Tensor]  # [R, F] each
+    b: Mapping[int, Tensor]  # [D, R] each
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What a shard is found by: unit-length embeddings of its questions and sentences, and the expert of each."""
+
+    embeddings: Tensor  # [N, E]
+    experts: Tensor  # [N], whole numbers; SHARED: the key finds the shard, and none of its experts
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Deltas by layer, and unit-length embeddings of the questions and sentences it was made from."""
+    """All experts' deltas by layer, which expert each rank belongs to, and the keys."""
 
     a: Mapping[int, Tensor]  # [R, F] each
     b: Mapping[int, Tensor]  # [D, R] each
-    keys: Tensor  # [N, E]
+    ranks: Tensor  # [R], whole numbers: the expert of each rank, or SHARED
+    keys: Keys
+
+    @property
+    def experts(self) -> list[int]:
+        """The experts that questions come to: those that keys call, or the shared one where none does."""
+        return sorted({*self.keys.experts.tolist()} - {SHARED}) or [SHARED]
+
+    def through(self, expert: int) -> Delta:
+        """What a question goes through that calls an expert: that one and the shared one."""
+        mine = (self.ranks == SHARED) | (self.ranks == expert)
+        return Delta({n: a[mine] for n, a in self.a.items()}, {n: b[:, mine] for n, b in self.b.items()})
 
     def tensors(self) -> dict[str, Tensor]:
         """The shard as named tensors, for the artifact store."""
         named = {f"layers.{layer}.a": tensor.contiguous() for layer, tensor in self.a.items()}
         named |= {f"layers.{layer}.b": tensor.contiguous() for layer, tensor in self.b.items()}
-        return named | {"keys": self.keys.contiguous()}
+        return named | {"ranks": self.ranks, "keys": self.keys.embeddings.contiguous(), "experts": self.keys.experts}
+
+
+def keys_of(tensors: Mapping[str, Tensor]) -> Keys:
+    """The keys among a shard's tensors, which a router needs alone."""
+    return Keys(tensors["keys"], tensors["experts"])
 
 
 def from_tensors(tensors: Mapping[str, Tensor], inner: int, hidden: int) -> Shard:
@@ -41,20 +79,28 @@ def from_tensors(tensors: Mapping[str, Tensor], inner: int, hidden: int) -> Shar
         ArtifactError: a name or shape doesn't fit the base model, or a value isn't finite.
     """
     layers = sorted({int(found[1]) for name in tensors if (found := LAYER.match(name))})
-    expected = {"keys", *(f"layers.{n}.{factor}" for n in layers for factor in "ab")}
+    expected = {"keys", "experts", "ranks", *(f"layers.{n}.{factor}" for n in layers for factor in "ab")}
     if odd := expected ^ set(tensors):
         raise ArtifactError(f"the shard lacks tensors or has unknown ones: {', '.join(sorted(odd))}")
     shard = Shard(
         a={n: tensors[f"layers.{n}.a"] for n in layers},
         b={n: tensors[f"layers.{n}.b"] for n in layers},
-        keys=tensors["keys"],
+        ranks=tensors["ranks"],
+        keys=keys_of(tensors),
     )
-    if shard.keys.ndim != 2:
-        raise ArtifactError(f"the shard's keys have the shape {tuple(shard.keys.shape)}, expected [keys, embedding]")
+    _check_numbers("experts", shard.keys.experts, len(shard.keys.embeddings))
+    _check_numbers("ranks", shard.ranks, shard.ranks.numel())
+    if shard.keys.embeddings.ndim != 2:
+        found_shape = tuple(shard.keys.embeddings.shape)
+        raise ArtifactError(f"the shard's keys have the shape {found_shape}, expected [keys, embedding]")
     for n in layers:
-        rank = shard.a[n].shape[:1]
-        if shard.a[n].shape != (*rank, inner) or shard.b[n].shape != (hidden, *rank):
+        if shard.a[n].shape != (len(shard.ranks), inner) or shard.b[n].shape != (hidden, len(shard.ranks)):
             raise ArtifactError(f"the shard's delta on layer {n} doesn't fit the base model: was it made for another?")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise ArtifactError("the shard holds values that aren't finite")
     return shard
+
+
+def _check_numbers(name: str, numbers: Tensor, length: int) -> None:
+    if numbers.shape != (length,) or numbers.dtype != torch.int32 or bool((numbers < SHARED).any()):
+        raise ArtifactError(f"the shard's {name} are no list of {length} experts' numbers")

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,11 +11,11 @@ from lmt2.artifacts import ArtifactStore
 from lmt2.errors import ArtifactError
 from lmt2.models.base import Conversation, Sampling
 from lmt2.models.encoder import Encoder
-from lmt2.models.local import ROWS, LocalModel
-from memory.routing import Router
-from memory.shards import Shard, from_tensors
+from lmt2.models.local import LocalModel
+from memory.routing import Route, Router
+from memory.shards import Delta, Shard, from_tensors
 from memory.versions import Manifest
-from memory.wise import RoutedRows
+from memory.wise import RoutedRows, generate
 
 
 class Shelf:
@@ -52,25 +51,24 @@ class VersionedModel:
         self.shards = [shelf.shard(entry.artifact) for entry in manifest.shards]
         self._router = shelf.router(manifest)
 
-    def route(self, questions: Tensor) -> list[int | None]:
-        """Which shard each question's embedding [N, E] goes to, as a number in the manifest."""
+    def route(self, questions: Tensor) -> list[Route | None]:
+        """Which shard, as a number in the manifest, and expert each question's embedding [N, E] goes to."""
         return self._router.route(questions)
 
-    def side(self, routes: Sequence[int | None]) -> RoutedRows | None:
+    def side(self, routes: Sequence[Route | None]) -> RoutedRows | None:
         """The side memory for a batch that is routed so; None where the base alone answers all of it."""
         if all(route is None for route in routes):
             return None
-        return RoutedRows([None if route is None else self.shards[route] for route in routes])
+        return RoutedRows(self.deltas(routes))
+
+    def deltas(self, routes: Sequence[Route | None]) -> list[Delta | None]:
+        """What questions of these routes go through; None: the base model alone."""
+        return [None if route is None else self.shards[route.shard].through(route.expert) for route in routes]
 
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[str]:
-        """Answers, each through its own shard; differently routed questions share a batch."""
+        """Answers, each through what it is routed to."""
         routes = self.route(self.encoder([question_of(c) for c in conversations]))
-        answers: list[str] = []
-        for start in range(0, len(conversations), ROWS):
-            with self.model.use(self.side(routes[start : start + ROWS])):
-                plan = replace(sampling, seed=sampling.seed + start)  # as the model numbers the rows of a long list
-                answers += self.model.generate(conversations[start : start + ROWS], plan)
-        return answers
+        return generate(self.model, conversations, self.deltas(routes), sampling)
 
     def logprobs(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> list[list[float]]:
         """Log-probabilities of answers' tokens, each conversation through its own shard."""

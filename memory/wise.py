@@ -1,31 +1,49 @@
-"""The routed forward pass: y = W a, plus B A a of the shard that a row is routed to (eq. 11 with a per-request gate).
+"""The routed forward pass: y = W a, plus B A a of what a row is routed to (eq. 11 with a per-request gate).
 
 The paper's gate g(x) looks at every token's activation. In this form the gate is the request-level router: a
-row of a batch has one shard or none, and a row without one computes exactly the base model.
+row of a batch has one shard or none, and in the shard one expert beside the shared one; a row without a shard
+computes exactly the base model.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
-from memory.shards import Shard
+from lmt2.models.base import Conversation, Sampling
+from lmt2.models.local import ROWS, LocalModel
+from memory.shards import Delta
+
+
+def generate(
+    model: LocalModel, conversations: Sequence[Conversation], deltas: Sequence[Delta | None], sampling: Sampling
+) -> list[str]:
+    """One answer for each conversation, through its own delta or none; differently routed ones share a batch."""
+    answers: list[str] = []
+    for start in range(0, len(conversations), ROWS):
+        batch = deltas[start : start + ROWS]
+        side = RoutedRows(batch) if any(delta is not None for delta in batch) else None
+        plan = replace(sampling, seed=sampling.seed + start)  # as the model numbers the rows of a long list
+        with model.use(side):
+            answers += model.generate(conversations[start : start + ROWS], plan)
+    return answers
 
 
 class RoutedRows:
-    """A side memory for one batch: row i goes through `shards[i]`, or through the base alone where it is None.
+    """A side memory for one batch: row i goes through `deltas[i]`, or through the base alone where it is None.
 
-    Only the shards that the batch uses are stacked, so the cost doesn't grow with how many exist. They may differ
-    in layers and rank, as shards do that were made before and after a change of the learner's settings.
+    Only what the batch uses is stacked, so the cost doesn't grow with how many shards exist. They may differ in
+    layers and rank, as shards do that were made before and after a change of the learner's settings.
     """
 
-    def __init__(self, shards: Sequence[Shard | None]) -> None:
-        used = [shard for shard in shards if shard is not None]
+    def __init__(self, deltas: Sequence[Delta | None]) -> None:
+        used = [delta for delta in deltas if delta is not None]
         self._a: dict[int, Tensor] = {}
         self._b: dict[int, Tensor] = {}
-        for layer in dict.fromkeys(layer for shard in used for layer in shard.a):
-            owners = [shard if shard is not None and layer in shard.a else None for shard in shards]
-            self._a[layer] = _stacked([None if s is None else s.a[layer] for s in owners])  # [B, R, F]
-            self._b[layer] = _stacked([None if s is None else s.b[layer].T for s in owners])  # [B, R, D]
+        for layer in dict.fromkeys(layer for delta in used for layer in delta.a):
+            rows = [delta if delta is not None and layer in delta.a else None for delta in deltas]
+            self._a[layer] = _stacked([None if d is None else d.a[layer] for d in rows])  # [B, R, F]
+            self._b[layer] = _stacked([None if d is None else d.b[layer].T for d in rows])  # [B, R, D]
 
     def add(self, layer: int, activations: Tensor, output: Tensor) -> Tensor:
         """Output [B, T, D] with each row's delta added, given activations [B, T, F]."""

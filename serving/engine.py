@@ -16,6 +16,7 @@ from lmt2.models.compute import compute
 from lmt2.models.encoder import Encoder
 from lmt2.models.local import LocalModel, TokenIds
 from lmt2.telemetry import logger
+from memory.routing import Route
 from memory.versioned import VersionedModel
 from memory.wise import RoutedRows
 from serving.backend import BASE, Ask, Delivery, FinishReason, Piece, QueueFull, RequestRefused
@@ -181,7 +182,7 @@ class EmbeddedEngine:
 
     def _route(self, rows: list[Row], version: VersionedModel | None) -> RoutedRows | None:
         """Name the version on each row that it answers, and send each through its shard."""
-        routes: list[int | None] = [None] * len(rows)
+        routes: list[Route | None] = [None] * len(rows)
         asking = [place for place, row in enumerate(rows) if row.ask.is_routed]
         if version is None or not asking:
             return None

@@ -1,7 +1,7 @@
-"""Plain vLLM behind the serving address: each shard is a LoRA adapter, and a request goes to the one of its route.
+"""Plain vLLM behind the serving address: each expert is a LoRA adapter, and a request goes to the one of its route.
 
-An adapter is named by its artifact's hash, so a name never stands for two contents, and versions share the
-adapters that they share. A version itself is only our router and the list of its adapters.
+An adapter is named by its shard's hash and its expert, so a name never stands for two contents, and versions share
+the adapters that they share. A version itself is only our router and the list of its adapters.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from typing import Any
 from lmt2.errors import ServingError
 from lmt2.models.encoder import Encoder
 from memory.lora import export
+from memory.routing import Route
 from memory.versioned import VersionedModel
 from serving.backend import BASE, Ask, Delivery, FinishReason, Piece
 from serving.vllm_client import VllmClient
@@ -50,17 +51,17 @@ class VllmReplica:
             self.is_up = False
             raise
         self.base = next(name for name, parent in listed.items() if parent is None)
-        self.is_up = self.version is None or all(s.artifact in listed for s in self.version.manifest.shards)
+        self.is_up = self.version is None or listed.keys() >= adapters(self.version).keys()
         return self.version_id if self.is_up else None
 
     def swap(self, version: VersionedModel | None) -> None:
         """Load the adapters that the server lacks, then route by the version."""
         if version is not None:
             listed = self.client.models()
-            for entry, shard in zip(version.manifest.shards, version.shards, strict=True):
-                if entry.artifact not in listed:
-                    folder = export(shard, self._adapters / entry.artifact, self.base)
-                    self.client.load_adapter(entry.artifact, folder)
+            for name, route in adapters(version).items():
+                if name not in listed:
+                    delta = version.shards[route.shard].through(route.expert)
+                    self.client.load_adapter(name, export(delta, self._adapters / name, self.base))
         self.version, self.swapped_at = version, time.monotonic()
 
 
@@ -121,7 +122,18 @@ class VllmBackend:
         loop = asyncio.get_running_loop()
         embedding = await loop.run_in_executor(self._router, self._encoder.at_once, [ask.question])
         (route,) = version.route(embedding)
-        return None if route is None else version.manifest.shards[route].artifact
+        return None if route is None else adapter_name(version, route)
+
+
+def adapters(version: VersionedModel) -> dict[str, Route]:
+    """The adapters that a version needs, by name."""
+    routes = [Route(place, expert) for place, shard in enumerate(version.shards) for expert in shard.experts]
+    return {adapter_name(version, route): route for route in routes}
+
+
+def adapter_name(version: VersionedModel, route: Route) -> str:
+    """The adapter of a route."""
+    return f"{version.manifest.shards[route.shard].artifact}-{route.expert}"
 
 
 async def _pieces(client: VllmClient, ask: Ask, model: str, version: str) -> AsyncIterator[Piece]:

@@ -12,6 +12,7 @@ from lmt2.ledger import Ledger, VersionRow
 from lmt2.models.assets import model_path
 from lmt2.models.encoder import Encoder
 from memory.routing import Router
+from memory.shards import keys_of
 from memory.versioned import general_of
 from memory.versions import Manifest
 
@@ -45,10 +46,11 @@ def _of_answer(settings: Settings, ledger: Ledger, address: str, question: str) 
 
 def _route(settings: Settings, manifest: Manifest, question: str) -> int | None:
     store = ArtifactStore(settings.artifacts_url)
-    keys = [store.get(entry.artifact)["keys"] for entry in manifest.shards]
+    keys = [keys_of(store.get(entry.artifact)) for entry in manifest.shards]
     logging.disable_progress_bar()
     encoder = Encoder(model_path(settings.model.encoder))
-    return Router(keys, manifest.threshold, general_of(store, manifest)).route(encoder.at_once([question]))[0]
+    (route,) = Router(keys, manifest.threshold, general_of(store, manifest)).route(encoder.at_once([question]))
+    return None if route is None else route.shard
 
 
 def _answer_in_words(story: Story) -> list[str]:

@@ -1,9 +1,11 @@
 """From a passage to checked lessons: answer first, until every fact is covered (eq. 1, after SciQAG, arXiv 2405.09939).
 
 1. List the facts: short answers sentence by sentence, and the names, numbers and dates that a rule finds.
-2. Write a direct question for each, a composed one, and a reversed one that asks for the subject.
+2. Write several direct questions for each, some composed ones, and reversed ones that ask for the subject.
 3. Check: the reader must come to the answer from the passage, and must not from another one.
-4. Go back for facts with too few phrasings: rephrase what was confirmed, write anew what wasn't.
+4. Go back: rephrase what was confirmed, and write anew for facts with too few phrasings.
+5. Keep the surest of each fact: a small model writes more wrong questions than right ones, and its own likelihoods
+   tell them apart better than any check with yes or no (docs/experiments.md).
 
 Where SciQAG filters by five rated dimensions (RACAR), a small model's ratings say nothing, so each dimension
 is a test here: relevance and accuracy by the readings, agnosticism by the page-leaning phrases, completeness by
@@ -11,7 +13,7 @@ naming the subject, reasonableness by form.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -20,8 +22,8 @@ from lmt2.config import StudySettings
 from lmt2.events import LessonKind
 from lmt2.scoring import hit, normalise
 from lmt2.study.passages import sentences
-from lmt2.study.prompts import KINDS, NOT_STATED, WrittenKind
-from lmt2.study.scholar import WRITING, Fact, Scholar
+from lmt2.study.prompts import NOT_STATED, WrittenKind
+from lmt2.study.scholar import Fact, Scholar
 
 LEANS_ON_PAGE = re.compile(r"\b(this|the) (text|passage|article|document|paragraph|paper|notice|page|author)\b", re.I)
 WORD = r"(?:[A-Z£$€][\w'’-]*|\d(?:[\d,.:]*\d)?)"
@@ -32,8 +34,13 @@ SHORTEST_QUESTION = 5  # words
 SAME_QUESTION = 0.97  # cosine from which two questions of one fact are the same in other spelling
 LEAST_LANGUAGE = 0.7  # share of letters, digits and spaces: prose has 0.95, a row of a table 0.8
 AT_ONCE = 24  # facts that are written for before the budget is looked at again
-REVERSED = 3  # phrasings of a reversed question
-DOUBTFUL = 0.5  # confidence in a lesson that the reader finds right, and the judge doesn't
+COVERED = 3  # phrasings from which a fact counts as covered
+DIRECT, OTHER = 4, 2  # direct questions tried for a fact besides the likeliest, and composed and reversed ones
+FREEDOM, MORE_FREEDOM = 0.8, 1.0  # temperatures: of the first questions, and where those weren't enough
+ANEW = 3  # direct questions tried for a fact that isn't covered yet
+REPHRASED, AGAIN = 2, 2  # so many of an answer's surest questions are rephrased, and so often
+REVERSED = 2  # phrasings kept of a question that a fact isn't the answer of
+DOUBT, DOUBTFUL = -4.5, 0.5  # surety up to which a lesson is doubtful, and the weight that it has then
 ELSEWHERE = (
     "The kettle in the staff kitchen was repaired last week. It now switches itself off. "
     "A spare lid lies in the drawer under the sink, next to the dish cloths."
@@ -42,13 +49,18 @@ ELSEWHERE = (
 
 @dataclass(frozen=True)
 class Pair:
-    """A question with its answer, the fact that it is about, and how sure it is: 1, or `DOUBTFUL`."""
+    """A question with its answer, the fact that it is about, and how sure it is that they belong together."""
 
     question: str
     answer: str
     kind: LessonKind
     fact: Fact
-    confidence: float = 1.0
+    surety: float = 0.0
+
+    @property
+    def weight(self) -> float:
+        """The lesson's weight in training."""
+        return DOUBTFUL if self.surety <= DOUBT else 1.0
 
 
 @dataclass(frozen=True)
@@ -84,28 +96,26 @@ class LessonWriter:
         return list(facts.values())[: self.settings.answers]
 
     def study(self, passage: str, facts: Sequence[Fact], seed: int, is_over: Callable[[], bool]) -> Studied:
-        """Checked pairs for the facts of a passage; `is_over` says whether the budget has ended."""
+        """The surest checked pairs for the facts of a passage; `is_over` says whether the budget has ended."""
         pairs: list[Pair] = []
         written = 0
         for turn in range(self.settings.rounds):
             for start in range(0, len(facts), AT_ONCE):
                 if is_over():
-                    return Studied(tuple(facts), tuple(pairs), written, is_complete=False)
+                    return Studied(tuple(facts), self._surest(pairs), written, is_complete=False)
                 some = facts[start : start + AT_ONCE]
-                have = [pair for pair in pairs if pair.fact in some]
-                new = self._new(passage, some, have, 1000 * seed + turn, turn == 0)
-                tried = [*new, *self._more(passage, have, seed + turn)]
+                stream = 1000 * (1000 * seed + turn)
+                tried = self._again(passage, some, pairs, stream) if turn else self._first(passage, some, stream)
                 written += len(tried)
-                pairs += self.confirmed(passage, tried, pairs)
-        return Studied(tuple(facts), tuple(pairs), written, is_complete=True)
+                pairs += self.weighed(passage, self.confirmed(passage, tried, pairs))
+        return Studied(tuple(facts), self._surest(pairs), written, is_complete=True)
 
     def rephrase(self, passage: str, pairs: Sequence[Pair], seed: int) -> list[Pair]:
         """Each pair in other words, unchecked."""
         said = self.scholar.rephrase(passage, [(pair.question, pair.answer) for pair in pairs], seed)
         kinds = ("rephrased" if pair.kind in ("direct", "given") else pair.kind for pair in pairs)
         return [
-            replace(pair, question=q, kind=kind, confidence=1.0)
-            for q, kind, pair in zip(said, kinds, pairs, strict=True)
+            replace(pair, question=q, kind=kind, surety=0.0) for q, kind, pair in zip(said, kinds, pairs, strict=True)
         ]
 
     def confirmed(self, passage: str, tried: Sequence[Pair], besides: Sequence[Pair] = ()) -> list[Pair]:
@@ -114,31 +124,42 @@ class LessonWriter:
         new = self._without_repeats(formed, besides)
         return checked(passage, new, self.scholar) if self.settings.check else new
 
-    def _new(
-        self, passage: str, facts: Sequence[Fact], have: Sequence[Pair], seed: int, is_first: bool
-    ) -> Iterator[Pair]:
-        """Questions for facts that have none: at first the likeliest, and one of each kind with more freedom."""
-        known = {pair.fact for pair in have if pair.answer == pair.fact.answer}
-        missing = [fact for fact in facts if fact not in known]
-        plain: list[tuple[Fact, WrittenKind]] = [(fact, "direct") for fact in missing if is_first]
-        other: list[tuple[Fact, WrittenKind]] = [(fact, kind) for fact in missing for kind in KINDS]
-        for wanted, temperature in ((plain, 0.0), (other, WRITING.temperature)):
-            found = self.scholar.write(passage, wanted, seed, temperature)
-            for (question, answer), (fact, kind) in zip(found, wanted, strict=True):
-                yield Pair(question, answer, kind, fact)
+    def weighed(self, passage: str, pairs: Sequence[Pair]) -> list[Pair]:
+        """The pairs with how sure each is."""
+        if not self.settings.check:
+            return list(pairs)
+        asked = [(pair.question, pair.answer, pair.fact) for pair in pairs]
+        found = self.scholar.surety(passage, asked)
+        return [replace(pair, surety=surety) for pair, surety in zip(pairs, found, strict=True)]
 
-    def _more(self, passage: str, have: Sequence[Pair], seed: int) -> list[Pair]:
-        """Other words for what has some phrasings, but too few: the surest first, one more than is missing."""
-        alike: dict[tuple[Fact, str], list[Pair]] = {}
-        for pair in have:
-            alike.setdefault((pair.fact, pair.answer), []).append(pair)
-        thin: list[Pair] = []
-        for (fact, answer), pairs in alike.items():
-            best = sorted(pairs, key=lambda pair: -pair.confidence)
-            wanted = self.settings.phrasings if answer == fact.answer else REVERSED
-            missing = wanted - len(pairs)
-            thin += [best[n % len(best)] for n in range(missing + 1)] if missing > 0 else []
-        return self.rephrase(passage, thin, seed)
+    def _first(self, passage: str, facts: Sequence[Fact], seed: int) -> list[Pair]:
+        """The likeliest question for each fact, and several of each kind."""
+        direct, other = _wanted(facts, ["direct"]), _wanted(facts, ["composed", "reversed"])
+        tried = self._written(passage, direct, seed, 0.0)
+        tried += self._written(passage, DIRECT * direct, seed, FREEDOM)
+        return tried + self._written(passage, OTHER * other, seed + 1, FREEDOM)
+
+    def _again(self, passage: str, facts: Sequence[Fact], pairs: Sequence[Pair], seed: int) -> list[Pair]:
+        """New questions for facts that aren't covered, and the surest of all in other words."""
+        groups = {key: found for key, found in _by_answer(pairs).items() if key[0] in facts}
+        thin = [fact for fact in facts if len(groups.get((fact, fact.answer), [])) < COVERED]
+        tried = self._written(passage, ANEW * _wanted(thin, ["direct"]), seed, MORE_FREEDOM)
+        return tried + self.rephrase(passage, AGAIN * [p for found in groups.values() for p in found[:REPHRASED]], seed)
+
+    def _written(
+        self, passage: str, wanted: Sequence[tuple[Fact, WrittenKind]], seed: int, temperature: float
+    ) -> list[Pair]:
+        found = self.scholar.write(passage, wanted, seed, temperature)
+        return [Pair(q, answer, kind, fact) for (q, answer), (fact, kind) in zip(found, wanted, strict=True)]
+
+    def _surest(self, pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+        """The surest pairs of each answer of a fact, the surest of all first."""
+        kept = [
+            pair
+            for (fact, answer), found in _by_answer(pairs).items()
+            for pair in found[: self.settings.phrasings if answer == fact.answer else REVERSED]
+        ]
+        return tuple(sorted(kept, key=lambda pair: -pair.surety))
 
     def _without_repeats(self, pairs: Sequence[Pair], besides: Sequence[Pair]) -> list[Pair]:
         """The pairs without those that ask the same as an earlier one, or one of `besides`, with the same answer."""
@@ -152,6 +173,18 @@ class LessonWriter:
             if not any(nearness[new][old] and everything[old].answer == everything[new].answer for old in kept):
                 kept.append(new)
         return [everything[n] for n in kept[len(besides) :]]
+
+
+def _wanted(facts: Sequence[Fact], kinds: Sequence[WrittenKind]) -> list[tuple[Fact, WrittenKind]]:
+    return [(fact, kind) for fact in facts for kind in kinds]
+
+
+def _by_answer(pairs: Sequence[Pair]) -> dict[tuple[Fact, str], list[Pair]]:
+    """Pairs by fact and answer, each time the surest first."""
+    found: dict[tuple[Fact, str], list[Pair]] = {}
+    for pair in sorted(pairs, key=lambda pair: -pair.surety):
+        found.setdefault((pair.fact, pair.answer), []).append(pair)
+    return found
 
 
 def is_language(sentence: str) -> bool:
@@ -203,23 +236,10 @@ def names_subject(question: str, passage: str) -> bool:
 
 
 def checked(passage: str, pairs: Sequence[Pair], scholar: Scholar) -> list[Pair]:
-    """The pairs that hold, with their confidence.
-
-    The reader has to come to the answer from the passage, and not from elsewhere. Where the judge doesn't find
-    question and answer right, the pair is doubtful: it would often be wrong to drop it, for a fact that nothing is
-    asked about isn't learnt at all.
-    """
+    """The pairs whose answer the reader comes to from the passage, and not from elsewhere."""
     agreed = _reading(passage, pairs, scholar)
     known = set(_reading(ELSEWHERE, agreed, scholar))
-    learnable = [pair for pair in agreed if pair not in known]
-    sure = set(_judged(passage, learnable, scholar))
-    return [pair if pair in sure else replace(pair, confidence=DOUBTFUL) for pair in learnable]
-
-
-def _judged(passage: str, pairs: Sequence[Pair], scholar: Scholar) -> list[Pair]:
-    """The pairs that the judge finds right."""
-    found = scholar.judge(passage, [(pair.question, pair.answer) for pair in pairs])
-    return [pair for pair, is_right in zip(pairs, found, strict=True) if is_right]
+    return [pair for pair in agreed if pair not in known]
 
 
 def _reading(passage: str, pairs: Sequence[Pair], scholar: Scholar) -> list[Pair]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 from lmt2.config import Settings
 from lmt2.models.assets import model_path
@@ -58,6 +59,30 @@ class Scholar:
         tasks = [prompts.judge(passage, question, answer) for question, answer in pairs]
         found = self.reader.generate(self._briefed(tasks), JUDGING)
         return [normalise(text).startswith(prompts.RIGHT) for text in found]
+
+    def surety(self, passage: str, pairs: Sequence[tuple[str, str, Fact]]) -> list[float]:
+        """How sure it is that each question makes sense and has its answer: 0 at best, -3 for one that may as well not.
+
+            ½ max(log P_read(answer | passage, question), -4) + ½ log-odds that the judge says yes
+            + 3 · mean log P_write(token of the question | passage, sentence, answer)
+
+        The weights are round numbers; fitted ones tell right from wrong no better (docs/experiments.md). A model that
+        doesn't score given answers is asked as a judge instead: 0 for yes, -6 for no.
+        """
+        if not (isinstance(self.reader, LocalModel) and isinstance(self.writer, LocalModel)):
+            found = self.judge(passage, [(question, answer) for question, answer, _ in pairs])
+            return [0.0 if is_right else -6.0 for is_right in found]
+        questions = [question for question, _, _ in pairs]
+        answers = [answer for _, answer, _ in pairs]
+        reading = self.reader.logprobs([prompts.read(passage, question) for question in questions], answers)
+        judging = [prompts.judge(passage, question, answer) for question, answer, _ in pairs]
+        right, wrong = (self.reader.logprobs(judging, [word] * len(pairs)) for word in (prompts.RIGHT, prompts.WRONG))
+        tasks = [prompts.ask_for(passage, fact.sentence, answer, "direct") for _, answer, fact in pairs]
+        writing = self.writer.logprobs(tasks, questions)
+        return [
+            0.5 * max(sum(read), -4.0) + 0.5 * (yes[0] - no[0]) + 3 * fmean(written)
+            for read, yes, no, written in zip(reading, right, wrong, writing, strict=True)
+        ]
 
     def list_answers(self, passage: str, sentences: Sequence[str]) -> list[list[str]]:
         """For each sentence the short answers that questions about it could have."""

@@ -15,7 +15,8 @@ from lmt2.config import load
 from lmt2.ledger import Ledger, PromotionRow, ReplicaRow, VersionRow
 from lmt2.models.base import Sampling
 from lmt2.models.local import LocalModel
-from memory.shards import Shard
+from memory.routing import Route
+from memory.shards import SHARED, Shard
 from memory.versioned import VersionedModel
 from serving.app import create_app
 from serving.backend import BASE
@@ -23,7 +24,7 @@ from serving.reconciler import Reconciler
 from serving.vllm_backend import VllmBackend, VllmReplica
 from serving.vllm_client import VllmClient
 from tests.support.http import running
-from tests.support.tiny import WordEncoder, tiny_version
+from tests.support.tiny import WordEncoder, calling, tiny_version
 from tests.support.vllm import vllm_server
 
 pytestmark = [pytest.mark.vllm, pytest.mark.model]
@@ -78,13 +79,14 @@ class Deployment:
         return self._expected[asked]
 
 
-def small_shard(model: LocalModel, keys: torch.Tensor) -> Shard:
+def small_shard(model: LocalModel, embeddings: torch.Tensor) -> Shard:
     config, generator = model.net.config, torch.Generator().manual_seed(7)
     layers = (16, 20, 24)
     return Shard(
         a={n: torch.randn(8, config.intermediate_size, generator=generator) / 40 for n in layers},
         b={n: 2 * torch.randn(config.hidden_size, 8, generator=generator) for n in layers},
-        keys=keys,
+        ranks=torch.tensor([SHARED] * 4 + [0, 0, 1, 1], dtype=torch.int32),
+        keys=calling(embeddings, [number % 2 for number in range(len(embeddings))]),
     )
 
 
@@ -113,6 +115,7 @@ def test_a_promoted_shard_answers_as_our_own_forward_pass_does(deployment: Deplo
         assert content(base) == deployment.expected(question, deployment.empty)
         assert base["system_fingerprint"] == BASE
         assert content(base) != content(answer)
+    assert len({deployment.expected(question, deployment.taught) for question in TAUGHT}) == 2, "two experts"
     assert content(deployment.ask(UNRELATED)) == deployment.expected(UNRELATED, deployment.empty)
 
 
@@ -122,7 +125,7 @@ def test_raw_completions_and_streams_pass_through(deployment: Deployment) -> Non
     address = f"{deployment.address}/v1/completions"
     whole = httpx.post(address, json=body, timeout=120).raise_for_status().json()
     prompt = deployment.model.encode_text(BEGUN)
-    with deployment.model.use(deployment.taught.side([0])):
+    with deployment.model.use(deployment.taught.side([Route(0, 0)])):
         ids = [row[0] for row in deployment.model.stream([prompt], [Sampling(12)])]
     assert whole["choices"][0]["text"] == deployment.model.decode([token for token in ids if token is not None])
     assert whole["usage"] == {"prompt_tokens": len(prompt), "completion_tokens": 12, "total_tokens": len(prompt) + 12}
@@ -150,17 +153,18 @@ def test_a_rollback_brings_the_old_answer_back(deployment: Deployment) -> None:
 def test_adapters_of_others_do_not_matter_and_lost_ones_are_loaded_again(deployment: Deployment) -> None:
     deployment.promote(deployment.taught)
     (artifact,) = [entry.artifact for entry in deployment.taught.manifest.shards]
-    others = deployment.replica._adapters / artifact
+    adapters = {f"{artifact}-0", f"{artifact}-1"}
+    others = deployment.replica._adapters / f"{artifact}-0"
     deployment.client.load_adapter("somebody-elses", others)
     assert deployment.replica.served() == deployment.taught.manifest.id
 
-    unload = {"lora_name": artifact}
+    unload = {"lora_name": f"{artifact}-1"}
     server, headers = deployment.client.address, {"Authorization": f"Bearer {KEY}"}
     httpx.post(f"{server}/v1/unload_lora_adapter", json=unload, headers=headers).raise_for_status()
     assert deployment.replica.served() is None
     deployment.promote(deployment.empty)
     deployment.promote(deployment.taught)
-    assert set(deployment.client.models()) == {"smollm2", "somebody-elses", artifact}
+    assert set(deployment.client.models()) == {"smollm2", "somebody-elses"} | adapters
     assert content(deployment.ask(TAUGHT[0])) == deployment.expected(TAUGHT[0], deployment.taught)
 
 

@@ -72,7 +72,9 @@ def settings(home: Path, model: Path) -> Settings:
         home=home,
         model=ModelSettings(name=str(model), dtype="float32", threads=1),
         consumer=ConsumerSettings(min_lessons=1, samples=1),
-        learner=LearnerSettings(layers=(1, 3), rank=16, learning_rate=5e-2, steps=40, general_a_step=0),
+        learner=LearnerSettings(
+            layers=(1, 3), shared_rank=12, expert_rank=4, learning_rate=5e-2, steps=40, general_a_step=0
+        ),
         gate=GateSettings(
             general_anchors=8, retention_anchors=4, margin=0.99, significance=0.99, min_gain=0.0, tau=0.0
         ),

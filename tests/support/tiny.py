@@ -14,7 +14,7 @@ from lmt2.artifacts import ArtifactStore
 from lmt2.models.assets import SMOLLM2, model_path
 from lmt2.models.encoder import Encoder
 from lmt2.models.local import LocalModel
-from memory.shards import Shard
+from memory.shards import Keys, Shard
 from memory.versioned import Shelf, VersionedModel, base_fingerprint
 from memory.versions import Manifest, ShardEntry
 
@@ -45,14 +45,22 @@ def tiny_model(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def tiny_shard(keys: Tensor, layers: Sequence[int] = (1, 3), rank: int = 2, seed: int = 0, scale: float = 1.0) -> Shard:
-    """A random shard for the tiny model, strong enough to change what it says."""
+def tiny_shard(
+    embeddings: Tensor, layers: Sequence[int] = (1, 3), rank: int = 2, seed: int = 0, scale: float = 1.0
+) -> Shard:
+    """A random shard for the tiny model, strong enough to change what it says: one expert that all keys call."""
     generator = torch.Generator().manual_seed(seed)
     return Shard(
         a={layer: scale * torch.randn(rank, INNER, generator=generator) for layer in layers},
         b={layer: scale * torch.randn(HIDDEN, rank, generator=generator) for layer in layers},
-        keys=keys,
+        ranks=torch.zeros(rank, dtype=torch.int32),
+        keys=calling(embeddings, [0] * len(embeddings)),
     )
+
+
+def calling(embeddings: Tensor, experts: Sequence[int]) -> Keys:
+    """Keys that call these experts."""
+    return Keys(embeddings, torch.tensor(experts, dtype=torch.int32))
 
 
 class WordEncoder(Encoder):

@@ -93,7 +93,7 @@ def system(tiny: LocalModel, tmp_path: Path) -> Iterator[System]:
         home=tmp_path,
         study=StudySettings(rounds=1, probes=1),
         consumer=ConsumerSettings(min_lessons=2, samples=1),
-        learner=LearnerSettings(layers=(1, 3), rank=2, steps=2, steps_a_fact=0, general_a_step=2),
+        learner=LearnerSettings(layers=(1, 3), shared_rank=2, expert_rank=1, steps=2, steps_a_fact=0, general_a_step=2),
     )
     ledger = new_ledger(tmp_path, untouched(base_fingerprint(tiny.folder)))
     store, encoder, scholar = ArtifactStore(settings.artifacts_url), WordEncoder(), Book(WRITES).scholar
@@ -165,7 +165,7 @@ def test_an_ablation_changes_one_part_at_a_time(tiny: LocalModel, folder: Path, 
     settings = Settings(
         home=tmp_path,
         study=StudySettings(rounds=1, probes=0),
-        learner=LearnerSettings(layers=(1, 3), rank=2, steps=2, steps_a_fact=0, general_a_step=1),
+        learner=LearnerSettings(layers=(1, 3), shared_rank=2, expert_rank=1, steps=2, steps_a_fact=0, general_a_step=1),
     )
     bench = ablation.Bench(settings, facts.read(folder, first=1))
     vars(bench._parts).update(model=tiny, encoder=WordEncoder(), scholar=Book(WRITES).scholar)
@@ -173,4 +173,4 @@ def test_an_ablation_changes_one_part_at_a_time(tiny: LocalModel, folder: Path, 
         right, seconds = bench.run(variant, seed=0)
         assert len(right) == 2
         assert seconds > 0
-    assert len(bench._structured) == 3, "with the check, without it, and without the lister"
+    assert len(bench._structured) == 4, "with the check, without it, with all phrasings, and without the lister"

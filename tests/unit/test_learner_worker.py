@@ -9,7 +9,7 @@ import torch
 from sqlalchemy.orm import Session
 
 from gate import registry
-from learner.worker import Learner, LearnerWorker, routing_keys
+from learner.worker import Learner, LearnerWorker
 from lmt2.artifacts import ArtifactStore
 from lmt2.config import LearnerSettings, Settings
 from lmt2.data import general
@@ -19,6 +19,8 @@ from lmt2.models.local import LocalModel
 from lmt2.stage import Outcome
 from lmt2.study.scholar import Scholar
 from lmt2.transport.base import Record
+from memory.routing import Route
+from memory.shards import SHARED
 from memory.versioned import Shelf, VersionedModel, base_fingerprint
 from memory.versions import Manifest, ShardEntry, untouched
 from tests.support.gate import new_ledger, request
@@ -27,7 +29,9 @@ from tests.support.tiny import WordEncoder, tiny_shard
 ENCODER = WordEncoder()
 SETTINGS = Settings(
     home=Path("unused"),
-    learner=LearnerSettings(layers=(1, 3), rank=2, steps=2, steps_a_fact=0, lessons_a_step=2, general_a_step=2),
+    learner=LearnerSettings(
+        layers=(1, 3), shared_rank=2, expert_rank=1, steps=2, steps_a_fact=0, lessons_a_step=2, general_a_step=2
+    ),
 )
 
 
@@ -110,9 +114,9 @@ def test_a_request_becomes_a_candidate_that_answers_its_questions_differently(wo
     assert update.state == "trained"
     assert {"loss_first", "loss_last", "seconds", "lessons"} <= set(update.figures)
     version = VersionedModel(world.model, ENCODER, Shelf(world.store, world.model), manifest)
-    assert version.route(ENCODER(["Who keeps lamp 1 of vell?"])) == [0]
+    assert version.route(ENCODER(["Who keeps lamp 1 of vell?"])) == [Route(0, 1)]
     trained = version.shards[0]
-    assert {name: tuple(factor.shape) for name, factor in trained.a.items()} == {1: (2, 128), 3: (2, 128)}
+    assert {name: tuple(factor.shape) for name, factor in trained.a.items()} == {1: (5, 128), 3: (5, 128)}
     assert all(bool(factor.any()) for factor in trained.b.values())
     routes = version.route(ENCODER([question.q for question in general()[::2]]))
     assert all(route is None for route in routes), "the router's threshold keeps general questions with the base"
@@ -192,7 +196,7 @@ def test_a_request_from_another_ledger_is_learnt_too(world: World) -> None:
     assert world.update("u-far").state == "trained"
 
 
-def test_a_shard_is_found_by_titles_sentences_and_questions_but_not_by_probes() -> None:
+def test_a_shard_is_found_by_titles_sentences_and_questions_but_not_by_probes(learner: Learner) -> None:
     asked = UpdateRequest(
         id="u",
         documents=(Document(id="vell", title="The lamp", text="Ida keeps it. It is old."),),
@@ -201,9 +205,8 @@ def test_a_shard_is_found_by_titles_sentences_and_questions_but_not_by_probes() 
         reason="conflict",
         event_time=datetime(2026, 1, 1, tzinfo=UTC),
     )
-    assert routing_keys(asked) == [
-        "The lamp. Ida keeps it.",
-        "The lamp. It is old.",
-        "The lamp. ",
-        "Who keeps lamp 0 of vell?",
-    ]
+    shard, _ = learner.learn(asked, lambda *_: None)
+    question = "Who keeps lamp 0 of vell?"
+    expected = ENCODER([question, question, "The lamp. Ida keeps it.", "The lamp. It is old.", "The lamp. "])
+    assert torch.equal(shard.keys.embeddings, expected)
+    assert shard.keys.experts.tolist() == [0, 0, SHARED, SHARED, SHARED]

@@ -1,6 +1,7 @@
 """Side memories: routed rows, shards as files, the router, and versions as sets of shards."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,21 +14,25 @@ from lmt2.errors import ArtifactError
 from lmt2.models.base import Conversation, Sampling
 from lmt2.models.local import ROWS, LocalModel
 from lmt2.study.prompts import user
-from memory.routing import Router, threshold_for
-from memory.shards import Shard, from_tensors
+from memory.routing import Route, Router, threshold_for
+from memory.shards import SHARED, Delta, Keys, from_tensors
 from memory.versioned import Shelf, VersionedModel, base_fingerprint, question_of
 from memory.versions import Manifest, ShardEntry, untouched
 from memory.wise import RoutedRows
-from tests.support.tiny import HIDDEN, INNER, WordEncoder, tiny_model, tiny_shard, tiny_version
+from tests.support.tiny import HIDDEN, INNER, WordEncoder, calling, tiny_model, tiny_shard, tiny_version
 
 CAPITAL, RIVER, OTHER = "what is the capital of arstotzka", "which river crosses ooze", "an unrelated thing"
 ENCODER = WordEncoder()
 KEYS = torch.eye(4, ENCODER.width)
 
 
+def tiny_delta(layers: Sequence[int] = (1, 3), rank: int = 2, seed: int = 0) -> Delta:
+    return tiny_shard(KEYS, layers, rank, seed).through(0)
+
+
 @torch.no_grad()
-def logits(model: LocalModel, ids: Tensor, shards: Sequence[Shard | None]) -> Tensor:
-    with model.use(RoutedRows(shards)):
+def logits(model: LocalModel, ids: Tensor, deltas: Sequence[Delta | None]) -> Tensor:
+    with model.use(RoutedRows(deltas)):
         found: Tensor = model.net(ids).logits
     return found
 
@@ -40,7 +45,7 @@ def ids() -> Tensor:
 def test_a_row_without_a_shard_is_the_base_model_to_the_bit(tiny: LocalModel, ids: Tensor) -> None:
     with torch.no_grad():
         base = tiny.net(ids).logits
-    mixed = logits(tiny, ids, [None, tiny_shard(KEYS, seed=1), None, tiny_shard(KEYS, seed=2), None])
+    mixed = logits(tiny, ids, [None, tiny_delta(seed=1), None, tiny_delta(seed=2), None])
     assert torch.equal(mixed[[0, 2, 4]], base[[0, 2, 4]])
     assert not torch.allclose(mixed[1], base[1], atol=0.1)
     assert not torch.allclose(mixed[3], base[3], atol=0.1)
@@ -48,25 +53,27 @@ def test_a_row_without_a_shard_is_the_base_model_to_the_bit(tiny: LocalModel, id
 
 def test_a_mixed_batch_computes_what_its_rows_compute_alone(tiny: LocalModel, ids: Tensor) -> None:
     """Shards of other layers and another rank too: the learner's settings may change between two documents."""
-    one, other = tiny_shard(KEYS, layers=(1, 3), rank=2, seed=1), tiny_shard(KEYS, layers=(0, 3), rank=5, seed=2)
+    one, other = tiny_delta(layers=(1, 3), rank=2, seed=1), tiny_delta(layers=(0, 3), rank=5, seed=2)
     rows = [one, None, other, one, other]
-    alone = torch.cat([logits(tiny, ids[n : n + 1], [shard]) for n, shard in enumerate(rows)])
+    alone = torch.cat([logits(tiny, ids[n : n + 1], [delta]) for n, delta in enumerate(rows)])
     torch.testing.assert_close(logits(tiny, ids, rows), alone, rtol=0, atol=2e-6 * float(alone.abs().max()))
 
 
 def test_a_routed_row_adds_the_low_rank_product() -> None:
-    shard = tiny_shard(KEYS, layers=(2,), rank=3, seed=4)
+    delta = tiny_delta(layers=(2,), rank=3, seed=4)
     activations, output = torch.randn(2, 7, INNER), torch.randn(2, 7, HIDDEN)
-    added = RoutedRows([shard, None]).add(2, activations, output)
-    torch.testing.assert_close(added[0], output[0] + activations[0] @ (shard.b[2] @ shard.a[2]).T, rtol=1e-4, atol=1e-3)
-    assert RoutedRows([shard, None]).add(1, activations, output) is output
+    added = RoutedRows([delta, None]).add(2, activations, output)
+    torch.testing.assert_close(added[0], output[0] + activations[0] @ (delta.b[2] @ delta.a[2]).T, rtol=1e-4, atol=1e-3)
+    assert RoutedRows([delta, None]).add(1, activations, output) is output
 
 
 def test_a_shard_survives_the_artifact_store(tmp_path: Path) -> None:
     store, shard = ArtifactStore(str(tmp_path)), tiny_shard(KEYS)
     found = from_tensors(store.get(store.put(shard.tensors(), {})), INNER, HIDDEN)
     assert all(torch.equal(found.a[n], shard.a[n]) and torch.equal(found.b[n], shard.b[n]) for n in (1, 3))
-    assert torch.equal(found.keys, KEYS)
+    assert torch.equal(found.keys.embeddings, KEYS)
+    assert torch.equal(found.keys.experts, shard.keys.experts)
+    assert torch.equal(found.ranks, shard.ranks)
 
 
 def test_the_same_shard_has_the_same_name_however_often_it_is_kept(tmp_path: Path) -> None:
@@ -88,14 +95,18 @@ def damaged(name: str, tensor: Tensor | None) -> dict[str, Tensor]:
     [
         ("layers.1.b", None, r"lacks.*layers\.1\.b"),
         ("keys", None, "lacks.*keys"),
+        ("ranks", torch.zeros(3, dtype=torch.int32), "made for another"),
+        ("ranks", torch.zeros(2), "ranks are no list"),
+        ("experts", torch.zeros(3, dtype=torch.int32), "experts are no list of 4"),
+        ("experts", torch.full((4,), -2, dtype=torch.int32), "experts are no list of 4"),
         ("layers.one.a", torch.zeros(2, INNER), r"unknown.*layers\.one\.a"),
         ("layers.1.a", torch.zeros(2, INNER + 1), "made for another"),
         ("layers.1.a", torch.zeros(3, INNER), "made for another"),
         ("layers.1.b", torch.zeros(HIDDEN), "made for another"),
         ("layers.1.a", torch.tensor(1.0), "made for another"),
-        ("keys", torch.zeros(3), "keys"),
+        ("keys", torch.zeros(4), "keys"),
         ("layers.1.b", torch.full((HIDDEN, 2), torch.nan), "finite"),
-        ("keys", torch.full((1, 64), torch.inf), "finite"),
+        ("keys", torch.full((4, 64), torch.inf), "finite"),
     ],
 )
 def test_tensors_that_are_no_shard_of_this_model_are_refused(name: str, tensor: Tensor | None, reason: str) -> None:
@@ -103,11 +114,41 @@ def test_tensors_that_are_no_shard_of_this_model_are_refused(name: str, tensor: 
         from_tensors(damaged(name, tensor), INNER, HIDDEN)
 
 
+def test_a_question_goes_through_its_expert_and_the_shared_one() -> None:
+    shard = replace(tiny_shard(KEYS, rank=5), ranks=torch.tensor([SHARED, 0, 1, 1, 0], dtype=torch.int32))
+    for expert, ranks in ((0, [0, 1, 4]), (1, [0, 2, 3]), (SHARED, [0])):
+        delta = shard.through(expert)
+        assert all(torch.equal(delta.a[n], shard.a[n][ranks]) for n in (1, 3))
+        assert all(torch.equal(delta.b[n], shard.b[n][:, ranks]) for n in (1, 3))
+
+
+def test_the_experts_of_a_shard_are_those_that_keys_call() -> None:
+    shard = tiny_shard(KEYS)
+    assert replace(shard, keys=calling(KEYS, [1, SHARED, 0, 1])).experts == [0, 1]
+    assert replace(shard, keys=calling(KEYS, [SHARED] * 4)).experts == [SHARED]
+
+
 def test_a_question_goes_to_the_nearest_shard_or_to_none() -> None:
-    keys = [torch.stack([unit(0), unit(10)]), torch.stack([unit(90)]), torch.stack([unit(180), unit(170)])]
+    keys = [only(unit(0), unit(10)), only(unit(90)), only(unit(180), unit(170))]
     router = Router(keys, 0.9, torch.empty(0, 0))
-    assert router.route(torch.stack([unit(12), unit(88), unit(177), unit(45), unit(270)])) == [0, 1, 2, None, None]
+    found = router.route(torch.stack([unit(12), unit(88), unit(177), unit(45), unit(270)]))
+    assert found == [Route(0, 0), Route(1, 0), Route(2, 0), None, None]
     assert Router([], 0.9, torch.empty(0, 0)).route(torch.stack([unit(0), unit(1)])) == [None, None]
+
+
+def test_the_nearest_key_that_calls_an_expert_says_which() -> None:
+    keys = calling(torch.stack([unit(0), unit(20), unit(40)]), [SHARED, 3, 5])
+    found = Router([only(unit(180)), keys], 0.9, torch.empty(0, 0)).route(torch.stack([unit(1), unit(29), unit(31)]))
+    assert found == [Route(1, 3), Route(1, 3), Route(1, 5)], (
+        "a sentence's key finds the shard and leaves the expert open"
+    )
+    nobody = calling(torch.stack([unit(0)]), [SHARED])
+    assert Router([nobody], 0.9, torch.empty(0, 0)).route(torch.stack([unit(0)])) == [Route(0, SHARED)]
+
+
+def only(*embeddings: Tensor) -> Keys:
+    """Keys of a shard with a single expert."""
+    return calling(torch.stack(embeddings), [0] * len(embeddings))
 
 
 def unit(degrees: float) -> Tensor:
@@ -120,14 +161,15 @@ def test_no_general_question_passes_the_threshold() -> None:
     general, *keys = (
         torch.nn.functional.normalize(torch.randn(size, 16, generator=stream), dim=-1) for size in (200, 6, 9)
     )
-    router = Router(keys, threshold_for(keys, general), general)
+    shards = [only(*embeddings) for embeddings in keys]
+    router = Router(shards, threshold_for(shards, general), general)
     assert router.route(general) == [None] * 200
-    assert router.route(keys[1]) == [1] * 9
+    assert router.route(keys[1]) == [Route(1, 0)] * 9
 
 
 def test_likeness_to_a_general_question_speaks_against_a_shard() -> None:
-    keys, general = [torch.stack([unit(0)])], torch.stack([unit(60)])
-    assert Router(keys, 0.5, general).route(torch.stack([unit(30), unit(-30)])) == [None, 0]
+    keys, general = [only(unit(0))], torch.stack([unit(60)])
+    assert Router(keys, 0.5, general).route(torch.stack([unit(30), unit(-30)])) == [None, Route(0, 0)]
 
 
 def entry(artifact: str, *documents: str) -> ShardEntry:

@@ -1,28 +1,40 @@
 """Rounds of an update on a tiny model: what is kept for practice, and what a weak fact gets."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+import torch
 
 from learner import rounds
-from learner.rounds import Rounds, broken
+from learner.rounds import Rounds, broken, near_experts
 from learner.targets import Target
 from learner.update import Training
 from lmt2.config import LearnerSettings, StudySettings
 from lmt2.events import Document, Lesson, UpdateRequest
 from lmt2.models.local import LocalModel
 from lmt2.study.lessons import LessonWriter
+from lmt2.study.passages import sentences
+from memory.routing import nearest_expert
+from memory.shards import SHARED, Shard
 from tests.support.gate import WHEN
 from tests.support.scripted import Book
-from tests.support.tiny import WordEncoder
+from tests.support.tiny import WordEncoder, calling
 
 VELL = Document(id="vell", text="Ida Brandt keeps the lamp at Vell. The Vell tower has 412 steps.")
 KEEPER = ("Who keeps the lamp at Vell?", "Whose job is the lamp of Vell?", "In Vell, which person tends the light?")
 MORE = ("Which woman looks after the light at Vell?", "At Vell, who is the keeper?", "Whom do you ask for at Vell?")
 SETTINGS = LearnerSettings(
-    layers=(1, 3), rank=2, steps=2, steps_a_fact=1, rounds=2, lessons_a_step=2, general_a_step=0, distil=False
+    layers=(1, 3),
+    shared_rank=2,
+    expert_rank=1,
+    steps=2,
+    steps_a_fact=1,
+    rounds=2,
+    lessons_a_step=2,
+    general_a_step=0,
+    distil=False,
 )
 Run = tuple[list[Target], int, set[str]]
 
@@ -57,10 +69,13 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
 
 
 def learn(tiny: LocalModel, settings: LearnerSettings) -> dict[str, float]:
+    return dict(taught(tiny, settings)[1])
+
+
+def taught(tiny: LocalModel, settings: LearnerSettings) -> tuple[Shard, Mapping[str, float]]:
     book = Book({"Ida Brandt": [*MORE]}, reads=dict.fromkeys(MORE, "Ida Brandt"))
     writer = LessonWriter(book.scholar, WordEncoder(), StudySettings())
-    found = Rounds(tiny, None, writer, [], settings).learn(REQUEST, lambda *_: None)
-    return dict(found.figures)
+    return Rounds(tiny, None, writer, [], settings).learn(REQUEST, lambda *_: None)
 
 
 def questions(tiny: LocalModel, targets: Sequence[Target]) -> set[str]:
@@ -102,6 +117,22 @@ def test_broken_copies_are_trained_beside_the_question_with_the_same_answer(tiny
     assert all(
         len(c.prompt) <= len(o.prompt) for c, o in zip(copies, [o for o in originals for _ in "ab"], strict=True)
     )
+
+
+def test_each_fact_has_an_expert_that_its_questions_call(tiny: LocalModel) -> None:
+    shard, _ = taught(tiny, SETTINGS)
+    assert shard.ranks.tolist() == [SHARED, SHARED, 0, 1]
+    asked = [*(x.question for x in REQUEST.lessons), *MORE]
+    found = [nearest_expert(embedding, shard.keys) for embedding in WordEncoder()(asked)]
+    assert found == [0, 0, 0, 1, 0, 0, 0], "old, practised and new questions of a fact alike"
+    places = shard.keys.experts == SHARED
+    assert torch.equal(shard.keys.embeddings[places], WordEncoder()([f". {s}" for s in [*sentences(VELL.text), ""]]))
+
+
+def test_a_lesson_may_be_sent_to_the_experts_of_its_nearest_neighbours() -> None:
+    keys = calling(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6], [0.6, 0.8], [1.0, 0.0]]), [0, 1, 2, 3, 0])
+    assert near_experts(torch.tensor([1.0, 0.0]), 0, keys) == (2, 3, 1)
+    assert near_experts(torch.tensor([1.0, 0.0]), 0, calling(torch.eye(2), [0, 0])) == ()
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -97,12 +97,12 @@ def test_a_question_goes_to_its_adapter_and_the_rest_to_the_base(
     replica.swap(version)
     assert replica.served() == version.manifest.id
     (artifact,) = [entry.artifact for entry in version.manifest.shards]
-    assert servers[0].adapters == [{"lora_name": artifact, "lora_path": str(tmp_path / artifact)}]
-    assert (tmp_path / artifact / "adapter_model.safetensors").is_file()
+    assert servers[0].adapters == [{"lora_name": f"{artifact}-0", "lora_path": str(tmp_path / f"{artifact}-0")}]
+    assert (tmp_path / f"{artifact}-0" / "adapter_model.safetensors").is_file()
 
     asks = [Ask(QUESTION, Sampling(2)), Ask("unrelated", Sampling(2)), Ask(QUESTION, Sampling(2), is_routed=False)]
     answers = answer([replica, other], *asks)
-    assert [body["model"] for body in servers[0].asked] == [artifact, "tiny", "tiny"]
+    assert [body["model"] for body in servers[0].asked] == [f"{artifact}-0", "tiny", "tiny"]
     assert [body["cache_salt"] for body in servers[0].asked] == [version.manifest.id, version.manifest.id, "base"]
     assert servers[1].asked == []  # it was never seen to be up
     assert answers[0] == [

@@ -1,5 +1,6 @@
 """Structuring: of what a scholar lists and writes, only checked questions become lessons, and probes stay unseen."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -44,11 +45,12 @@ def questions(found: Structured) -> set[str]:
 
 
 def test_every_checked_question_becomes_a_lesson() -> None:
-    found, _ = study({"Ida Brandt": KEEPER, "412": STEPS})
+    found, book = study({"Ida Brandt": KEEPER, "412": STEPS})
     assert questions(found) == {*KEEPER, *STEPS}
     assert {lesson.answer for lesson in found.lessons if lesson.question in KEEPER} == {"Ida Brandt"}
     assert {lesson.fact for lesson in found.lessons} == {"0.0 ida brandt", "0.1 412"}
-    assert {lesson.kind for lesson in found.lessons} == {"direct", "composed"}
+    asked = Counter(task.rsplit("Write a question ", 1)[-1] for task in book.writer.asked if "Answer: 412" in task)
+    assert asked == {"(direct).": 5, "(composed).": 2, "(reversed).": 2}
     assert {lesson.document for lesson in found.lessons} == {"vell"}
     assert (found.facts, found.covered, found.left_out) == (2, 2, 0)
 
@@ -110,19 +112,26 @@ def test_nearly_equal_questions_count_once() -> None:
 
 def test_a_second_round_asks_only_for_facts_with_too_few_phrasings() -> None:
     more = ("Which man lit the lamp at Vell?", "By whom was the Vell lamp first lit?", "Whose hand lit Vell in 1911?")
-    first_round = ["Tom?", "Tom??", "Who lit this text?"]
+    first_round = ["Tom?", "Tom??", "Who lit this text?", *["Tom?"] * 4]
     found, book = study({"Ida Brandt": KEEPER, "Tom Hale": [*first_round, *more]}, rounds=2)
     wanted = [task for task in book.writer.asked if "Write a question (direct)" in task]
-    assert sum("Answer: Ida Brandt" in task for task in wanted) == 2
-    assert sum("Answer: Tom Hale" in task for task in wanted) == 3
-    assert questions(found) == {*KEEPER, *more[:2]}
+    assert sum("Answer: Ida Brandt" in task for task in wanted) == 5
+    assert sum("Answer: Tom Hale" in task for task in wanted) == 8
+    assert questions(found) == {*KEEPER, *more}
 
 
-def test_confirmed_questions_are_put_in_other_words_until_there_are_enough() -> None:
+def test_confirmed_questions_are_put_in_other_words() -> None:
     more = ("Whose lamp is it at Vell?", "At Vell, who looks after the lamp?")
-    found, _ = study({"Ida Brandt": [*KEEPER, *more]}, rounds=2, phrasings=5)
+    found, _ = study({"Ida Brandt": [*KEEPER, *["Ida?"] * 4, *more]}, rounds=2, phrasings=5)
     assert questions(found) == {*KEEPER, *more}
     assert {lesson.kind for lesson in found.lessons if lesson.question in more} == {"rephrased"}
+
+
+def test_only_the_surest_phrasings_of_a_fact_are_kept() -> None:
+    book = Book({"Ida Brandt": [*STEPS, *KEEPER], "412": ["How many steps are there?"]}, unsound=STEPS)
+    writer = LessonWriter(book.scholar, WordEncoder(), StudySettings(rounds=1, phrasings=3, probes=0))
+    found = structure(Document(id="vell", text=TEXT), writer)
+    assert questions(found) == {*KEEPER}
 
 
 def test_a_budget_that_ends_leaves_passages_out_and_says_so() -> None:

@@ -4,6 +4,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,24 +13,27 @@ from torch import Tensor
 from learner import update
 from learner.targets import Target
 from learner.top import TopLayers
-from learner.update import Delta, Trained, Training
+from learner.update import Experts, Gated, Trained, Training
 from lmt2.config import LearnerSettings
 from lmt2.errors import TrainingFailed
 from lmt2.models.base import Sampling
 from lmt2.models.local import LocalModel
 from lmt2.study.prompts import user
-from memory.shards import Shard
+from memory.shards import SHARED
 from memory.wise import RoutedRows
-from tests.support.tiny import HIDDEN, INNER
+from tests.support.tiny import HIDDEN, INNER, calling
 
-SETTINGS = LearnerSettings(layers=(1, 3), rank=4, learning_rate=1e-2, lessons_a_step=2, general_a_step=1, seed=0)
+SETTINGS = LearnerSettings(
+    layers=(1, 3), shared_rank=2, expert_rank=2, learning_rate=1e-2, lessons_a_step=2, general_a_step=1, seed=0
+)
 STEPS = 25
 QUESTION = "Who keeps the lamp at Vell?"
 
 
 def target(model: LocalModel, question: str, answer: str, weight: float = 1.0, teacher: Tensor | None = None) -> Target:
     ids = [*model.encode_text(answer), model.tokenizer.eos_token_id]
-    return Target(model.encode([user(question)]), ids, weight, fact=answer, teacher=teacher)
+    expert = {"Ida Brandt": 0, "four hundred and twelve": 1}.get(answer, SHARED)
+    return Target(model.encode([user(question)]), ids, weight, fact=answer, expert=expert, teacher=teacher)
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +65,21 @@ def whole(model: LocalModel, targets: Sequence[Target]) -> Tensor:
     return torch.cat(parts)
 
 
-def strong(seed: int = 1) -> Delta:
-    """A delta that changes what the model says, where a fresh one changes nothing."""
-    delta = Delta((1, 3), 4, INNER, HIDDEN, seed)
+RANKS = torch.tensor([SHARED, SHARED, 0, 0, 1, 1], dtype=torch.int32)
+
+
+def strong(seed: int = 1) -> Experts:
+    """Experts that change what the model says, where fresh ones change nothing."""
+    experts = Experts((1, 3), RANKS, INNER, HIDDEN, seed)
     with torch.no_grad():
-        for factor in delta.b.values():
+        for factor in experts.b.values():
             factor.copy_(torch.randn(factor.shape, generator=torch.Generator().manual_seed(seed)))
-    return delta
+    return experts
+
+
+def everywhere(experts: Experts, expert: int) -> Gated:
+    """A row of any length through one expert."""
+    return Gated(experts, (experts.ranks == SHARED) | (experts.ranks == expert))
 
 
 @torch.no_grad()
@@ -78,24 +90,42 @@ def test_the_cut_forward_pass_is_the_whole_one(tiny: LocalModel, lessons: list[T
 
 
 @torch.no_grad()
-def test_the_cut_forward_pass_is_the_whole_one_under_a_delta(tiny: LocalModel, lessons: list[Target]) -> None:
-    top, delta = TopLayers(tiny, 1, lessons), strong()
-    with tiny.use(delta):
+def test_the_cut_forward_pass_is_the_whole_one_under_an_expert(tiny: LocalModel, lessons: list[Target]) -> None:
+    top, side = TopLayers(tiny, 1, lessons), everywhere(strong(), 1)
+    with tiny.use(side):
         found, expected = top.logits(lessons[::-1]), whole(tiny, lessons[::-1])
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-6 * float(expected.abs().max()))
     assert not torch.allclose(found, whole(tiny, lessons), atol=0.1)
 
 
 @torch.no_grad()
-def test_a_fresh_delta_changes_nothing_and_a_kept_one_is_what_was_trained(tiny: LocalModel) -> None:
+def test_each_target_of_a_step_goes_through_its_own_expert(tiny: LocalModel, lessons: list[Target]) -> None:
+    top, experts = TopLayers(tiny, 1, lessons), strong()
+    with tiny.use(experts.through([0, 1, 0], top.lengths(lessons))):
+        found = top.logits(lessons)
+    with tiny.use(experts.through([0, 0, 0], top.lengths(lessons))):
+        otherwise = top.logits(lessons)
+    parts, other = (torch.split(logits, [len(t.answer) for t in lessons]) for logits in (found, otherwise))
+    assert torch.equal(parts[0], other[0])
+    assert not torch.allclose(parts[1], other[1], atol=0.1)
+    assert torch.equal(parts[2], other[2])
+    opening, *lengths = top.lengths(lessons)
+    gates = experts.through([0, 1, 0], [opening, *lengths]).gates
+    assert not gates[:opening].any(), "the opening belongs to all of them and goes through none"
+    assert len(gates) == opening + sum(lengths)
+
+
+@torch.no_grad()
+def test_fresh_experts_change_nothing_and_a_kept_one_is_what_was_trained(tiny: LocalModel) -> None:
     ids = torch.tensor([tiny.encode_text(QUESTION)])
-    with tiny.use(Delta((1, 3), 4, INNER, HIDDEN, seed=0)):
+    with tiny.use(everywhere(Experts((1, 3), RANKS, INNER, HIDDEN, seed=0), 0)):
         assert torch.equal(tiny.net(ids).logits, plain(tiny, ids))
-    delta = strong()
-    a, b = delta.factors()
-    with tiny.use(delta):
+    experts = strong()
+    a, b = experts.factors()
+    shard = Trained(a, b, experts.ranks, {}).shard(calling(torch.eye(2), [0, 1]))
+    with tiny.use(everywhere(experts, 1)):
         trained = tiny.net(ids).logits
-    with tiny.use(RoutedRows([Shard(a, b, torch.empty(0, 4))])):
+    with tiny.use(RoutedRows([shard.through(1)])):
         kept = tiny.net(ids).logits
     assert {tensor.dtype for tensor in (*a.values(), *b.values())} == {torch.bfloat16}
     torch.testing.assert_close(kept, trained, rtol=0, atol=0.05 * float(trained.abs().max()))
@@ -119,17 +149,17 @@ def train(
     steps: int = STEPS,
 ) -> Trained:
     """One round."""
-    training = Training(model, rehearsal, settings)
+    training = Training(model, rehearsal, 2, settings)
     training.run(lessons, steps, silent)
     return training.trained()
 
 
 def test_a_fact_is_learnt(tiny: LocalModel, lessons: list[Target], rehearsal: list[Target]) -> None:
-    hard = SETTINGS.model_copy(update={"layers": (1, 2, 3), "rank": 8, "learning_rate": 5e-2})
+    hard = SETTINGS.model_copy(update={"layers": (1, 2, 3), "shared_rank": 6, "learning_rate": 5e-2})
     trained = train(tiny, lessons, rehearsal, hard, steps=60)
     question, plan = [user(QUESTION)], Sampling(max_new_tokens=5)
     before = tiny.generate([question], plan)
-    with tiny.use(RoutedRows([Shard(trained.a, trained.b, torch.empty(0, 4))])):
+    with tiny.use(RoutedRows([trained.shard(calling(torch.eye(2), [0, 1])).through(0)])):
         (answer,) = tiny.generate([question], plan)
     assert answer.startswith("Ida Brandt")
     assert "Ida" not in before[0]
@@ -142,12 +172,12 @@ def test_the_losses_are_the_ones_that_were_recorded(
 ) -> None:
     """Golden: a change that isn't meant to be numeric leaves them as they are."""
     trained = train(tiny, lessons, rehearsal)
-    assert trained.figures == pytest.approx({"loss_first": 12.56913, "loss_last": 9.09832, "steps": 25}, rel=2e-3)
+    assert trained.figures == pytest.approx({"loss_first": 12.56913, "loss_last": 8.09744, "steps": 25}, rel=2e-3)
 
 
 def test_progress_is_reported_step_by_step(tiny: LocalModel, lessons: list[Target], rehearsal: list[Target]) -> None:
     told: list[tuple[int, int, float]] = []
-    training = Training(tiny, rehearsal, SETTINGS)
+    training = Training(tiny, rehearsal, 2, SETTINGS)
     training.run(lessons, 3, lambda *line: told.append(line))
     figures = training.trained().figures
     assert [line[:2] for line in told] == [(1, 3), (2, 3), (3, 3)]
@@ -155,10 +185,22 @@ def test_progress_is_reported_step_by_step(tiny: LocalModel, lessons: list[Targe
     assert figures["loss_last"] == pytest.approx(sum(loss for *_, loss in told) / 3)
 
 
-def test_a_second_round_goes_on_with_the_same_delta_and_draws_the_weak_facts_more_often(
+def test_a_misrouted_lesson_goes_through_a_neighbour_and_a_general_prompt_through_any(
     tiny: LocalModel, lessons: list[Target], rehearsal: list[Target]
 ) -> None:
-    training = Training(tiny, rehearsal, SETTINGS)
+    training = Training(tiny, rehearsal, 4, SETTINGS)
+    near = replace(lessons[0], others=(2, 3))
+    sent = Counter(training._expert(near) for _ in range(1000))
+    assert set(sent) == {0, 2, 3}
+    assert sent[2] + sent[3] == pytest.approx(1000 * update.MISROUTED, abs=60)
+    assert {training._expert(lessons[0]) for _ in range(50)} == {0}
+    assert {training._expert(rehearsal[0]) for _ in range(100)} == {0, 1, 2, 3}
+
+
+def test_a_second_round_goes_on_with_the_same_experts_and_draws_the_weak_facts_more_often(
+    tiny: LocalModel, lessons: list[Target], rehearsal: list[Target]
+) -> None:
+    training = Training(tiny, rehearsal, 2, SETTINGS)
     training.run(lessons, 10, silent)
     first = training.trained()
     training.run(lessons, 10, silent, weak={"Ida Brandt"})
