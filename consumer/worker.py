@@ -10,7 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from consumer import earlier, intake
-from consumer.drift import DriftBank, Signal
+from consumer.banks import Banks, signal_row
+from consumer.drift import Signal, Watched
 from consumer.kaft import Score, score, weighted
 from consumer.structuring import Report, Structured, structure
 from consumer.suspicion import suspicion
@@ -18,7 +19,7 @@ from consumer.trigger import Action, Evidence, decide
 from lmt2 import telemetry
 from lmt2.config import Settings
 from lmt2.events import DOCUMENTS, QUARANTINE, UPDATES, Document, Lesson, UpdateRequest, encode
-from lmt2.ledger import DocumentRow, Ledger, LessonRow, SignalRow, UpdateRow
+from lmt2.ledger import DetectionRow, DocumentRow, Ledger, LessonRow, Row, UpdateRow
 from lmt2.models.base import LanguageModel
 from lmt2.models.encoder import Encoder
 from lmt2.scoring import normalise
@@ -62,7 +63,7 @@ class ConsumerWorker:
         self._probe = probe
         self._encoder = encoder
         self._log = telemetry.logger(self.name)
-        self._drift = self._replayed()
+        self._drift = Banks(settings.drift, ledger)
 
     def work(self, record: Record) -> Outcome:
         """What the document in a record leads to; raises EventError if it can't be used."""
@@ -73,15 +74,14 @@ class ConsumerWorker:
                 return Outcome()
         suspected = suspicion(f"{document.title}\n{document.text}")
         studied = self._nothing() if suspected else self._study(document)
-        signal = Signal(studied.score.conflict, studied.score.nll)
-        drifted = self._watch(signal) if studied.score.weights else []
+        watched, noted = self._watch(document, record.partition, studied.score)
         evidence = Evidence(
             facts=studied.structured.facts,
             suspicion=suspected,
             score=studied.score,
             contradicted=studied.contradicted,
             supersedes=bool(studied.before),
-            drifted=tuple(drifted),
+            drifted=watched.drifted,
         )
         action = decide(evidence, self._settings.consumer)
         self._report(document, studied, action)
@@ -97,7 +97,7 @@ class ConsumerWorker:
             conflict=studied.score.conflict,
             event_time=event_time,
         )
-        return self._outcome(row, studied, action, record)
+        return self._outcome(row, studied, action, record, noted)
 
     def _study(self, document: Document) -> Studied:
         structured = structure(document, self._writer, self._progress(document))
@@ -135,7 +135,9 @@ class ConsumerWorker:
     def _nothing(self) -> Studied:
         return Studied(Structured(), score((), self._probe, self._settings.consumer), (), {}, 0.0)
 
-    def _outcome(self, row: DocumentRow, studied: Studied, action: Action, record: Record) -> Outcome:
+    def _outcome(
+        self, row: DocumentRow, studied: Studied, action: Action, record: Record, noted: Sequence[Row]
+    ) -> Outcome:
         update = self._update(row, studied, action) if action.do == "learn" else None
         held = [(x, False) for x in studied.structured.lessons] + [(x, True) for x in studied.structured.probes]
 
@@ -145,8 +147,7 @@ class ConsumerWorker:
             session.add_all(
                 LessonRow(document_id=row.id, payload=x.model_dump(mode="json"), held_out=h) for x, h in held
             )
-            if studied.score.weights and math.isfinite(studied.score.nll):
-                session.add(SignalRow(document_id=row.id, conflict=studied.score.conflict, nll=studied.score.nll))
+            session.add_all(noted)
             if update:
                 session.add(UpdateRow(id=update.id, state="requested", payload=update.model_dump(mode="json")))
 
@@ -173,18 +174,25 @@ class ConsumerWorker:
             event_time=row.event_time,
         )
 
-    def _watch(self, signal: Signal) -> list[str]:
-        drifted = self._drift.update(signal)
-        for name in drifted:
-            telemetry.drift_detections_total.labels("ADWIN", name).inc()
-            self._log.warning("drift", detector="ADWIN", signal=name)
-        return drifted
-
-    def _replayed(self) -> DriftBank:
-        with self._ledger.begin() as session:
-            newest = select(SignalRow).order_by(SignalRow.id.desc()).limit(self._settings.drift.remember)
-            history = [Signal(row.conflict, row.nll) for row in reversed(list(session.scalars(newest)))]
-        return DriftBank(self._settings.drift, history)
+    def _watch(self, document: Document, partition: int, score: Score) -> tuple[Watched, list[Row]]:
+        """What the drift detectors say to a document, and what the ledger keeps of it; nothing without a score."""
+        if not score.weights or not math.isfinite(score.nll):
+            return Watched(), []
+        embedding = self._encoder([f"{document.title}\n{document.text}"])[0]
+        signal = Signal(score.conflict, score.nll, embedding)
+        watched = self._drift.watch(partition, signal)
+        for vote in watched.votes:
+            telemetry.drift_detections_total.labels(vote.detector, vote.signal).inc()
+            self._log.warning(
+                "drift",
+                document=document.id,
+                detector=vote.detector,
+                signal=vote.signal,
+                statistic=round(vote.statistic, 1),
+                since=vote.delay,
+                is_drift=vote.signal in watched.drifted,
+            )
+        return watched, _noted(document.id, partition, signal, watched)
 
     def _report(self, document: Document, studied: Studied, action: Action) -> None:
         telemetry.documents_total.labels(STATES[action.do]).inc()
@@ -199,6 +207,23 @@ class ConsumerWorker:
             contradicted=round(studied.contradicted, 2),
             changes=len(studied.changes),
         )
+
+
+def _noted(document: str, partition: int, signal: Signal, watched: Watched) -> list[Row]:
+    """What the ledger keeps of a document that was watched."""
+    votes = [
+        DetectionRow(
+            document_id=document,
+            partition=partition,
+            detector=vote.detector,
+            signal=vote.signal,
+            statistic=vote.statistic,
+            delay=vote.delay,
+            is_drift=vote.signal in watched.drifted,
+        )
+        for vote in watched.votes
+    ]
+    return [signal_row(document, partition, signal), *votes]
 
 
 def _revised(updates: Sequence[UpdateRequest], studied: Studied, field: str) -> list[Lesson]:

@@ -97,12 +97,19 @@ class ConsumerSettings(Section):
         return self
 
 
-class DriftSettings(Section):
-    """River's ADWIN over the probe model's conflict and standardised answer NLL."""
+Detector = Literal["ADWIN", "KSWIN", "PageHinkley", "DDM", "HDDM_A", "HDDM_W"]
 
-    delta: float = Field(0.05, gt=0, lt=1)
-    clock: int = Field(1, ge=1)
-    remember: int = Field(5000, ge=100, description="signal values replayed after a restart")
+
+class DriftSettings(Section):
+    """River's detectors over conflict, standardised answer NLL and distance; DDM and HDDM watch conflict alone."""
+
+    detectors: tuple[Detector, ...] = Field(("ADWIN", "HDDM_W"), min_length=1)
+    rule: Literal["any", "majority", "all"] = Field("any", description="how many of a signal's detectors have to vote")
+    votes_last: int = Field(50, ge=0, description="documents that a vote counts for while the others are awaited")
+    delta: float = Field(0.05, gt=0, lt=1, description="ADWIN's confidence")
+    clock: int = Field(1, ge=1, description="ADWIN looks at every n-th document")
+    reference: int = Field(50, ge=2, description="documents whose mean embedding the distance is taken from")
+    remember: int = Field(5000, ge=100, description="signal values of a partition replayed after a restart")
 
 
 class LearnerSettings(Section):

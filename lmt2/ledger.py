@@ -172,13 +172,30 @@ class OutboxRow(Row):
 
 
 class SignalRow(Row):
-    """One value of each drift signal; detectors are rebuilt by replaying the newest of them."""
+    """A document's drift signals; a partition's detectors are rebuilt by replaying the newest of them."""
 
     __tablename__ = "signals"
     id: Mapped[int] = mapped_column(primary_key=True)
     document_id: Mapped[str]
+    partition: Mapped[int] = mapped_column(index=True)
     conflict: Mapped[float]
     nll: Mapped[float]
+    embedding: Mapped[bytes]  # float32, of unit length
+
+
+class DetectionRow(Row):
+    """A drift detector's vote, and whether it made a drift by the rule."""
+
+    __tablename__ = "detections"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    document_id: Mapped[str]
+    partition: Mapped[int]
+    detector: Mapped[str]
+    signal: Mapped[str]
+    statistic: Mapped[float]
+    delay: Mapped[int]
+    is_drift: Mapped[bool]
+    created_at: Mapped[datetime] = mapped_column(default=now)
 
 
 class ControlRow(Row):

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
+from consumer.banks import signal_row
+from consumer.drift import Signal
 from consumer.worker import ConsumerWorker
 from gate.promotion import carry_out
 from lmt2.config import ConsumerSettings, Settings, StudySettings
 from lmt2.errors import EventError
 from lmt2.events import DOCUMENTS, QUARANTINE, UPDATES, Document, UpdateRequest, decode, encode
-from lmt2.ledger import DocumentRow, LessonRow, SignalRow, UpdateRow, lessons_of
+from lmt2.ledger import DetectionRow, DocumentRow, LessonRow, SignalRow, UpdateRow, lessons_of
 from lmt2.stage import Outcome
 from lmt2.transport.base import Record
 from memory.versions import Manifest, untouched
@@ -222,13 +224,18 @@ def test_the_events_own_time_counts_and_else_the_records(world: World) -> None:
 def test_a_restart_keeps_what_the_drift_detectors_have_seen(world: World, history: int, drifts: bool) -> None:
     """The model knows all of it, but is ever less sure; only with the signals before the restart that is a change."""
     with world.ledger.begin() as session:
-        session.add_all(SignalRow(document_id=f"d-{n}", conflict=0.0, nll=1.0 + n % 2) for n in range(history))
+        session.add_all(signal_row(f"d-{n}", 0, Signal(0.0, 1.0 + n % 2)) for n in range(history))
     world.know_all()
     world.start(logprob=-9.0)
     for day in range(30):
         world.take(event(f"day-{day}", f"{TEXT} It is day {day} of the month."))
     reasons = [world.row(f"day-{day}").reason for day in range(30)]
     assert ("drift" in reasons) is drifts
+    with world.ledger.begin() as session:
+        votes = list(session.scalars(select(DetectionRow)))
+    assert {(vote.detector, vote.signal, vote.is_drift) for vote in votes} == (
+        {("ADWIN", "nll", True)} if drifts else set()
+    )
 
 
 def test_a_probe_model_without_finite_scores_loses_no_document(world: World) -> None:
