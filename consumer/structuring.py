@@ -16,6 +16,8 @@ from lmt2.study.lessons import COVERED, LessonWriter, Pair, Studied, stands_in
 from lmt2.study.passages import passages, sentences
 from lmt2.study.scholar import Fact
 
+ENOUGH = 6  # probes that should be there: with fewer than five the gate can't show a gain
+
 
 @dataclass(frozen=True)
 class Structured:
@@ -114,11 +116,22 @@ def _one_each(lessons: Sequence[Lesson]) -> list[Lesson]:
 
 
 def _hold_back(lessons: Sequence[Lesson], probes: int) -> tuple[list[Lesson], list[Lesson]]:
-    """Lessons, and one phrasing of as many facts as asked for, the best covered first; each keeps two to learn from."""
+    """Lessons, and one phrasing of as many facts as asked for, the best covered first; each keeps two to learn from.
+
+    A document of few facts gives a second phrasing of some, so that the gate has enough to show a gain with.
+    """
     by_fact: dict[str, list[Lesson]] = {}
     for lesson in lessons:
         by_fact.setdefault(lesson.fact, []).append(lesson)
     covered = sorted((fact for fact in by_fact.values() if len(fact) >= COVERED), key=len, reverse=True)
-    surest = [[lesson for lesson in fact if lesson.kind != "given" and lesson.weight == 1] for fact in covered]
-    held = [fact[-1] for fact in surest if fact][:probes]
+    spare = [_spare(fact) for fact in covered]
+    held = [fact[-1] for fact in spare if fact][:probes]
+    few = max(0, min(probes, ENOUGH) - len(held))
+    held += [fact[-2] for fact in spare if len(fact) >= 2][:few]
     return [lesson for lesson in lessons if lesson not in held], held
+
+
+def _spare(fact: Sequence[Lesson]) -> list[Lesson]:
+    """The lessons of a fact that may be held back: sure ones that were written, all but two."""
+    sure = [lesson for lesson in fact if lesson.kind != "given" and lesson.weight == 1]
+    return sure[-(len(fact) - COVERED + 1) :]

@@ -153,6 +153,15 @@ def test_a_probe_is_a_phrasing_that_no_lesson_has() -> None:
     assert shares_no_question(found)
 
 
+def test_a_document_of_few_facts_gives_two_phrasings_of_one() -> None:
+    more = ("Whose lamp is it at Vell?", "At Vell, who looks after the lamp?")
+    found, _ = study({"Ida Brandt": [*KEEPER, *more], "412": STEPS}, probes=10, phrasings=5)
+    assert [probe.answer for probe in found.probes] == ["Ida Brandt", "412", "Ida Brandt"]
+    assert {len([x for x in found.lessons if x.answer == answer]) for answer in ("Ida Brandt", "412")} == {3, 2}
+    few, _ = study({"Ida Brandt": [*KEEPER, *more], "412": STEPS}, probes=2, phrasings=5)
+    assert len(few.probes) == 2
+
+
 def test_no_more_probes_than_asked_for_and_none_of_a_thin_fact() -> None:
     found, _ = study({"Ida Brandt": KEEPER, "412": STEPS}, probes=1)
     assert len(found.probes) == 1
