@@ -114,7 +114,9 @@ class Bench:
             event_time=datetime.now(UTC),
         )
         shard, _ = skills.learn(request, lambda *_: None)
-        deltas = [shard.through(nearest_expert(q, shard.keys)) for q in self._parts.encoder([q.text for q in asked])]
+        encoder = self._parts.encoder
+        called = [nearest_expert(v, shard.keys, encoder.by_fact) for v in encoder([q.text for q in asked])]
+        deltas = [shard.through(expert) for expert in called]
         answers = generate(self._parts.model, closed_book(asked), deltas, ANSWER)
         return marks(asked, answers, {document.id})
 

@@ -94,12 +94,13 @@ class Rounds:
     def _targets(self, request: UpdateRequest, lessons: Sequence[Lesson], experts: Mapping[str, int]) -> list[Target]:
         teacher = self.teacher if self.settings.distil else None
         keys = self._keys(lessons, experts)
+        by_fact = Keys(self.writer.encoder.by_fact(keys.embeddings), keys.experts)
         found = [
-            replace(target, expert=expert, others=near_experts(question, expert, keys))
+            replace(target, expert=expert, others=near_experts(question, expert, by_fact))
             for target, expert, question in zip(
                 prompt_distillation.targets(request.documents, lessons, self.student, teacher),
                 keys.experts.tolist(),
-                keys.embeddings,
+                by_fact.embeddings,
                 strict=True,
             )
         ]
@@ -113,7 +114,9 @@ class Rounds:
     def _missed(self, asked: Sequence[Lesson], shard: Shard) -> list[Lesson]:
         """The lessons that the student, closed book and through a shard, answers wrongly."""
         questions = [lesson.question for lesson in asked]
-        deltas = [shard.through(nearest_expert(v, shard.keys)) for v in self.writer.encoder(questions)] if asked else []
+        encoder = self.writer.encoder
+        called = [nearest_expert(v, shard.keys, encoder.by_fact) for v in encoder(questions)]
+        deltas = [shard.through(expert) for expert in called]
         answers = generate(self.student, [[prompts.user(question)] for question in questions], deltas, ANSWER)
         return [lesson for lesson, answer in zip(asked, answers, strict=True) if not hit(answer, [lesson.answer])]
 

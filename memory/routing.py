@@ -12,7 +12,7 @@ Within the shard the nearest of the keys that call an expert says which: GRACE's
 (arXiv 2211.11031), by what a question means.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,14 +38,18 @@ class Router:
         keys: of each shard.
         threshold: nearness that a question must exceed.
         general: embeddings [G, E] of general questions; may be empty.
+        by_fact: how embeddings [N, E] tell facts of one document apart.
     """
 
-    def __init__(self, keys: Sequence[Keys], threshold: float, general: Tensor) -> None:
+    def __init__(
+        self, keys: Sequence[Keys], threshold: float, general: Tensor, by_fact: Callable[[Tensor], Tensor]
+    ) -> None:
         self._keys = keys
         self._embeddings = joined(keys)
         self._owner = [shard for shard, k in enumerate(keys) for _ in k.embeddings]
         self._general = general.float()
         self._threshold = threshold
+        self._by_fact = by_fact
 
     def route(self, questions: Tensor) -> list[Route | None]:
         """For embeddings [N, E] the nearest shard and its expert, or None where none is near enough."""
@@ -53,16 +57,17 @@ class Router:
             return [None] * len(questions)
         values, nearest = nearness(questions, self._embeddings, self._general)
         return [
-            Route(shard := self._owner[key], nearest_expert(question, self._keys[shard]))
+            Route(shard := self._owner[key], nearest_expert(question, self._keys[shard], self._by_fact))
             if value > self._threshold
             else None
             for question, value, key in zip(questions, values.tolist(), nearest.tolist(), strict=True)
         ]
 
 
-def nearest_expert(question: Tensor, keys: Keys) -> int:
-    """The expert of the nearest key [E] that calls one; SHARED where none does."""
-    likeness = (keys.embeddings.float() @ question).masked_fill(keys.experts == SHARED, -torch.inf)
+def nearest_expert(question: Tensor, keys: Keys, by_fact: Callable[[Tensor], Tensor]) -> int:
+    """The expert of the key nearest to a question [E] that calls one; SHARED where none does."""
+    (asked,) = by_fact(question.unsqueeze(0))
+    likeness = (by_fact(keys.embeddings.float()) @ asked).masked_fill(keys.experts == SHARED, -torch.inf)
     return int(keys.experts[likeness.argmax()])
 
 

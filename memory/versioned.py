@@ -33,10 +33,10 @@ class Shelf:
             self._shards[artifact] = from_tensors(tensors, self._config.intermediate_size, self._config.hidden_size)
         return self._shards[artifact]
 
-    def router(self, manifest: Manifest) -> Router:
-        """The router of a version."""
+    def router(self, manifest: Manifest, encoder: Encoder) -> Router:
+        """The router of a version, for an encoder's embeddings."""
         keys = [self.shard(entry.artifact).keys for entry in manifest.shards]
-        return Router(keys, manifest.threshold, general_of(self._store, manifest))
+        return Router(keys, manifest.threshold, general_of(self._store, manifest), encoder.by_fact)
 
 
 class VersionedModel:
@@ -49,7 +49,7 @@ class VersionedModel:
         self.model = model
         self.encoder = encoder
         self.shards = [shelf.shard(entry.artifact) for entry in manifest.shards]
-        self._router = shelf.router(manifest)
+        self._router = shelf.router(manifest, encoder)
 
     def route(self, questions: Tensor) -> list[Route | None]:
         """Which shard, as a number in the manifest, and expert each question's embedding [N, E] goes to."""

@@ -49,7 +49,8 @@ def _route(settings: Settings, manifest: Manifest, question: str) -> int | None:
     keys = [keys_of(store.get(entry.artifact)) for entry in manifest.shards]
     logging.disable_progress_bar()
     encoder = Encoder(model_path(settings.model.encoder))
-    (route,) = Router(keys, manifest.threshold, general_of(store, manifest)).route(encoder.at_once([question]))
+    router = Router(keys, manifest.threshold, general_of(store, manifest), encoder.by_fact)
+    (route,) = router.route(encoder.at_once([question]))
     return None if route is None else route.shard
 
 

@@ -75,6 +75,10 @@ class WordEncoder(Encoder):
         """Embeddings of unit length."""
         return self._embed(list(texts))
 
+    def by_fact(self, embeddings: Tensor) -> Tensor:
+        """The same."""
+        return embeddings
+
     def _embed(self, texts: list[str]) -> Tensor:
         counts = torch.zeros(len(texts), self.width)
         for row, text in zip(counts, texts, strict=True):

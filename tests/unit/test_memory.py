@@ -130,20 +130,21 @@ def test_the_experts_of_a_shard_are_those_that_keys_call() -> None:
 
 def test_a_question_goes_to_the_nearest_shard_or_to_none() -> None:
     keys = [only(unit(0), unit(10)), only(unit(90)), only(unit(180), unit(170))]
-    router = Router(keys, 0.9, torch.empty(0, 0))
+    router = Router(keys, 0.9, torch.empty(0, 0), ENCODER.by_fact)
     found = router.route(torch.stack([unit(12), unit(88), unit(177), unit(45), unit(270)]))
     assert found == [Route(0, 0), Route(1, 0), Route(2, 0), None, None]
-    assert Router([], 0.9, torch.empty(0, 0)).route(torch.stack([unit(0), unit(1)])) == [None, None]
+    assert Router([], 0.9, torch.empty(0, 0), ENCODER.by_fact).route(torch.stack([unit(0), unit(1)])) == [None, None]
 
 
 def test_the_nearest_key_that_calls_an_expert_says_which() -> None:
     keys = calling(torch.stack([unit(0), unit(20), unit(40)]), [SHARED, 3, 5])
-    found = Router([only(unit(180)), keys], 0.9, torch.empty(0, 0)).route(torch.stack([unit(1), unit(29), unit(31)]))
-    assert found == [Route(1, 3), Route(1, 3), Route(1, 5)], (
-        "a sentence's key finds the shard and leaves the expert open"
-    )
+    asked = torch.stack([unit(1), unit(29), unit(31)])
+    found = Router([only(unit(180)), keys], 0.9, torch.empty(0, 0), ENCODER.by_fact).route(asked)
+    assert found == [Route(1, 3), Route(1, 3), Route(1, 5)], "a sentence's key leaves the expert open"
+    heights = Router([only(unit(180)), keys], 0.9, torch.empty(0, 0), lambda found: found * torch.tensor([0.0, 1.0]))
+    assert heights.route(asked) == [Route(1, 5)] * 3, "which expert is a matter of the head alone"
     nobody = calling(torch.stack([unit(0)]), [SHARED])
-    assert Router([nobody], 0.9, torch.empty(0, 0)).route(torch.stack([unit(0)])) == [Route(0, SHARED)]
+    assert Router([nobody], 0.9, torch.empty(0, 0), ENCODER.by_fact).route(torch.stack([unit(0)])) == [Route(0, SHARED)]
 
 
 def only(*embeddings: Tensor) -> Keys:
@@ -162,14 +163,14 @@ def test_no_general_question_passes_the_threshold() -> None:
         torch.nn.functional.normalize(torch.randn(size, 16, generator=stream), dim=-1) for size in (200, 6, 9)
     )
     shards = [only(*embeddings) for embeddings in keys]
-    router = Router(shards, threshold_for(shards, general), general)
+    router = Router(shards, threshold_for(shards, general), general, ENCODER.by_fact)
     assert router.route(general) == [None] * 200
     assert router.route(keys[1]) == [Route(1, 0)] * 9
 
 
 def test_likeness_to_a_general_question_speaks_against_a_shard() -> None:
     keys, general = [only(unit(0))], torch.stack([unit(60)])
-    assert Router(keys, 0.5, general).route(torch.stack([unit(30), unit(-30)])) == [None, Route(0, 0)]
+    assert Router(keys, 0.5, general, ENCODER.by_fact).route(torch.stack([unit(30), unit(-30)])) == [None, Route(0, 0)]
 
 
 def entry(artifact: str, *documents: str) -> ShardEntry:
