@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks import ablation, facts, lessons, stream
+from benchmarks import ablation, drift, facts, lessons, stream
 from benchmarks.facts import Facts, Question
 from benchmarks.stream import PromoteAll, System
+from consumer.drift import DriftBank
 from consumer.worker import ConsumerWorker
 from learner.worker import Learner, LearnerWorker
 from lmt2.artifacts import ArtifactStore
-from lmt2.config import ConsumerSettings, LearnerSettings, Settings, StudySettings
+from lmt2.config import ConsumerSettings, DriftSettings, LearnerSettings, Settings, StudySettings
 from lmt2.models.local import LocalModel
 from lmt2.stage import Worker
 from lmt2.study.lessons import LessonWriter
@@ -174,3 +175,32 @@ def test_an_ablation_changes_one_part_at_a_time(tiny: LocalModel, folder: Path, 
         assert len(right) == 2
         assert seconds > 0
     assert len(bench._structured) == 4, "with the check, without it, with all phrasings, and without the lister"
+
+
+def test_drift_is_timed_from_the_shift_and_counted_before_it() -> None:
+    settings = DriftSettings(detectors=("ADWIN",))
+    found = drift.on_synthetic(settings, "conflict", runs=3)
+    assert found["found"] == "3/3"
+    assert 10 < found["median delay"] < 150
+    assert found["false alarms in 1,000"] < 1
+    assert drift.row([None, 7, 9], early=3, of=6000) == {
+        "found": "2/3",
+        "median delay": 8,
+        "false alarms in 1,000": 0.5,
+    }
+    steady = drift.synthetic(seed=1, length=200, shift_at=200)
+    assert drift.first_after(DriftBank(settings), steady, "conflict", 200) == (None, 0)
+
+
+def test_sentences_of_another_domain_are_a_drift_of_distance(tmp_path: Path) -> None:
+    texts = {
+        "sea": "The boat sails. The crew sails.",
+        "law": "A fine is due. A fine is paid.",
+    }
+    docs = [{"id": name, "text": text, "domain": name} for name, text in texts.items()]
+    (tmp_path / "docs.jsonl").write_text("\n".join(map(json.dumps, docs)), encoding="utf-8")
+    for name in ("questions", "unrelated"):
+        (tmp_path / f"{name}.jsonl").touch()
+    found = drift.on_domains(DriftSettings(detectors=("ADWIN",)), tmp_path, WordEncoder())
+    assert found["found"] == "2/2"
+    assert found["false alarms in 1,000"] == 0
