@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lmt2 import __version__
-from lmt2.commands import control, look, produce, run, talk, upkeep
+from lmt2.commands import control, letters, look, produce, run, talk, upkeep
 from lmt2.errors import ConfigError, LMT2Error
 from lmt2.supervisor import left_behind
 
@@ -50,7 +50,8 @@ topics.command(name="create")(upkeep.create_topics)
 app.add_typer(topics, name="topics")
 
 dead_letters = typer.Typer(help="Records that could not be used.", no_args_is_help=True)
-dead_letters.command(name="list")(look.dead_letters)
+dead_letters.command(name="list")(letters.show)
+dead_letters.command(name="replay")(letters.replay)
 app.add_typer(dead_letters, name="dead-letters")
 
 

@@ -1,4 +1,4 @@
-"""`lmt2 status`, `versions`, `decisions`, `explain`, `dead-letters`: what is going on, and why."""
+"""`lmt2 status`, `versions`, `decisions`, `explain`: what is going on, and why."""
 
 from typing import Annotated, Any
 
@@ -8,7 +8,6 @@ from lmt2.commands.common import (
     ConfigOption,
     HomeOption,
     JsonOption,
-    KafkaOption,
     find_site,
     out,
     print_json,
@@ -77,23 +76,6 @@ def explain(
         print_json(found)
     else:
         out.print(explanation.in_words(found))
-
-
-def dead_letters(
-    home: HomeOption = None, config: ConfigOption = None, kafka: KafkaOption = "", as_json: JsonOption = False
-) -> None:
-    """List the records that could not be used, and why."""
-    from lmt2.commands import overview
-
-    site = find_site(home, config, kafka)
-    if not site.settings.kafka.bootstrap:
-        site.ledger()
-    letters = overview.dead_letters(site.settings)
-    if as_json:
-        print_json(letters)
-        return
-    rows = [[x["place"], x["error"], x["message"], x["value"][:60]] for x in letters]
-    print_table(f"{len(letters)} dead letters", ["record", "error", "message", "begins with"], rows)
 
 
 def _in_words(counts: dict[str, int]) -> str:

@@ -225,15 +225,39 @@ def test_versions_and_decisions(lmt2: Lmt2, ledger: Ledger) -> None:
 
 
 def test_dead_letters_are_listed_with_their_reason(lmt2: Lmt2, tmp_path: Path, ledger: Ledger) -> None:
-    headers = {"topic": "lmt2.documents", "partition": "0", "offset": "7", "time": "1.0", "error": "EventError"}
-    headers |= {"message": "text: missing", "attempts": "1"}
-    encoded = {f"lmt2-{name}": value.encode() for name, value in headers.items()}
-    producer = EmbeddedTransport(tmp_path / "events.db").producer()
-    producer.send([Outgoing(DEAD_LETTERS, b"\xff[/b]{", None, encoded)])
-    producer.close()
+    send_dead(tmp_path, 7, b"\xff[/b]{")
     (letter,) = json.loads(lmt2("dead-letters", "list", "--json")[1])
     assert (letter["place"], letter["message"]) == ("lmt2.documents[0]@7", "text: missing")
     assert "[/b]{" in lmt2("dead-letters", "list")[1]
+
+
+def send_dead(folder: Path, offset: int, value: bytes, key: bytes | None = None, **headers: bytes) -> None:
+    """A dead letter as a stage leaves it."""
+    about = {"topic": "lmt2.documents", "partition": "0", "offset": str(offset), "time": "1.0", "error": "EventError"}
+    about |= {"message": "text: missing", "attempts": "1"}
+    encoded = headers | {f"lmt2-{name}": text.encode() for name, text in about.items()}
+    producer = EmbeddedTransport(folder / "events.db").producer()
+    producer.send([Outgoing(DEAD_LETTERS, value, key, encoded)])
+    producer.close()
+
+
+def test_dead_letters_are_sent_again_as_they_were(lmt2: Lmt2, tmp_path: Path, ledger: Ledger) -> None:
+    EmbeddedTransport(tmp_path / "events.db").create_topics(["lmt2.documents"])
+    send_dead(tmp_path, 7, b"\xff{", b"key", trace=b"t-1")
+    send_dead(tmp_path, 9, b"{}")
+
+    def sent() -> list[tuple[bytes, bytes | None, dict[str, bytes]]]:
+        records = EmbeddedTransport(tmp_path / "events.db").read_all("lmt2.documents")
+        return [(record.value, record.key, dict(record.headers)) for record in records]
+
+    code, told, _ = lmt2("dead-letters", "replay", "lmt2.documents[0]@7")
+    assert (code, told) == (0, "sent again: 1\n")
+    assert sent() == [(b"\xff{", b"key", {"trace": b"t-1"})]
+    assert lmt2("dead-letters", "replay")[1] == "sent again: 2\n"
+    assert [value for value, *_ in sent()] == [b"\xff{", b"\xff{", b"{}"]
+    code, _, error = lmt2("dead-letters", "replay", "lmt2.documents[0]@8")
+    assert code == 2
+    assert "no dead letter came from lmt2.documents[0]@8" in error
 
 
 def test_topics_create(lmt2: Lmt2) -> None:
