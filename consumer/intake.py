@@ -29,17 +29,24 @@ def event_key(envelope: Envelope) -> str:
     return f"{envelope.source}|{envelope.id}"
 
 
+def is_released(session: Session, document: Document) -> bool:
+    """Whether an operator lets this document out of quarantine."""
+    row = session.get(DocumentRow, document.id)
+    return row is not None and (row.state, row.content_hash) == ("released", document.content_hash)
+
+
 def is_repeat(session: Session, document: Document, envelope: Envelope) -> bool:
-    """Whether the ledger already has this content, as this event or as another.
+    """Whether the ledger already has this content, as this event or as another, and nobody released it.
 
     Raises:
         EventError: the event's or the document's id is taken by other content.
     """
     key, content = event_key(envelope), document.content_hash
     same = or_(DocumentRow.event_key == key, DocumentRow.content_hash == content, DocumentRow.id == document.id)
-    found = session.scalars(select(DocumentRow.content_hash).where(same)).all()
+    rows = session.scalars(select(DocumentRow).where(same)).all()
+    found = [row.content_hash for row in rows]
     if content in found:
-        return True
+        return not is_released(session, document)
     if found:  # not dropped as a repeat: whoever sent it believes that it will be learnt
         raise EventError(
             f"id: {document.id} is taken by another text; give the new text an id of its own and set supersedes"

@@ -1,7 +1,8 @@
 """The policy: what becomes of a structured and scored document. All of it in one place.
 
-In this order: what may not be learnt is quarantined, what changes an earlier fact is learnt, what conflicts
-with the model's knowledge is learnt, what the model knows is skipped unless a drift says that its knowledge ages.
+In this order: what an operator released is learnt if it says anything, what may not be learnt is quarantined, what
+changes an earlier fact is learnt, what conflicts with the model's knowledge is learnt, what the model knows is
+skipped unless a drift says that its knowledge ages.
 """
 
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ class Evidence:
     contradicted: float
     supersedes: bool
     drifted: tuple[str, ...]
+    is_released: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Action:
 
 def decide(evidence: Evidence, settings: ConsumerSettings) -> Action:
     """The action for a document."""
+    if evidence.is_released and evidence.facts:
+        return Action("learn", "released")
     if evidence.suspicion:
         return Action("quarantine", evidence.suspicion)
     if evidence.facts < settings.min_lessons:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from consumer import earlier, intake
@@ -72,7 +72,8 @@ class ConsumerWorker:
             if intake.is_repeat(session, document, envelope):
                 telemetry.documents_total.labels("duplicate").inc()
                 return Outcome()
-        suspected = suspicion(f"{document.title}\n{document.text}")
+            released = intake.is_released(session, document)
+        suspected = None if released else suspicion(f"{document.title}\n{document.text}")
         studied = self._nothing() if suspected else self._study(document)
         watched, noted = self._watch(document, record.partition, studied.score)
         evidence = Evidence(
@@ -82,6 +83,7 @@ class ConsumerWorker:
             contradicted=studied.contradicted,
             supersedes=bool(studied.before),
             drifted=watched.drifted,
+            is_released=released,
         )
         action = decide(evidence, self._settings.consumer)
         self._report(document, studied, action)
@@ -142,6 +144,7 @@ class ConsumerWorker:
         held = [(x, False) for x in studied.structured.lessons] + [(x, True) for x in studied.structured.probes]
 
         def effect(session: Session) -> None:
+            _make_room(session, row)
             session.add(row)
             session.flush()
             session.add_all(
@@ -207,6 +210,13 @@ class ConsumerWorker:
             contradicted=round(studied.contradicted, 2),
             changes=len(studied.changes),
         )
+
+
+def _make_room(session: Session, row: DocumentRow) -> None:
+    """Drop what the ledger has of a document from before its release."""
+    if intake.is_released(session, row.document):
+        session.execute(delete(LessonRow).where(LessonRow.document_id == row.id))
+        session.execute(delete(DocumentRow).where(DocumentRow.id == row.id))
 
 
 def _noted(document: str, partition: int, signal: Signal, watched: Watched) -> list[Row]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lmt2 import __version__
-from lmt2.commands import control, letters, look, produce, run, talk, upkeep
+from lmt2.commands import control, letters, look, produce, quarantine, run, talk, upkeep
 from lmt2.errors import ConfigError, LMT2Error
 from lmt2.supervisor import left_behind
 
@@ -53,6 +53,11 @@ dead_letters = typer.Typer(help="Records that could not be used.", no_args_is_he
 dead_letters.command(name="list")(letters.show)
 dead_letters.command(name="replay")(letters.replay)
 app.add_typer(dead_letters, name="dead-letters")
+
+quarantined = typer.Typer(help="Documents that were kept out.", no_args_is_help=True)
+quarantined.command(name="list")(quarantine.show)
+quarantined.command(name="release")(quarantine.release)
+app.add_typer(quarantined, name="quarantine")
 
 
 def _print_version(is_wanted: bool) -> None:

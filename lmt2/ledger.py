@@ -64,8 +64,8 @@ class Row(DeclarativeBase):
 class DocumentRow(Row):
     """A document that was taken in, and its state.
 
-    States: `pending` (waits for more evidence), `requested` (an update was asked for), and the terminal ones
-    `learnt`, `known`, `quarantined`, `rejected`, `retracted`.
+    States: `pending` (waits for more evidence), `requested` (an update was asked for), `released` (an operator lets
+    it out of quarantine), and the terminal ones `learnt`, `known`, `quarantined`, `rejected`, `retracted`.
     """
 
     __tablename__ = "documents"

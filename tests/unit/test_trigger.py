@@ -45,6 +45,8 @@ def scored(conflict: float = 0.49, sure_of_other: float = 0.0) -> Score:
         (replace(KNOWN, contradicted=CONTRADICTED, supersedes=True), "quarantine", "contradicts-earlier-document"),
         (replace(KNOWN, facts=3, contradicted=1.0), "quarantine", "too-few-supported-facts"),
         (replace(KNOWN, facts=0, suspicion="secret"), "quarantine", "secret"),
+        (replace(KNOWN, facts=1, contradicted=1.0, is_released=True), "learn", "released"),
+        (replace(KNOWN, facts=0, is_released=True), "quarantine", "too-few-supported-facts"),
         (replace(KNOWN, suspicion="prompt-injection", drifted=("nll",)), "quarantine", "prompt-injection"),
     ],
 )
