@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks import facts as fact_files
 from benchmarks.facts import Facts
-from benchmarks.stream import ANSWER, by_kind, closed_book, marks, say
+from benchmarks.stream import ANSWER, by_kind, marks, say
 from consumer.structuring import Structured, structure
 from learner.worker import Learner
 from lmt2.config import Settings, load
@@ -28,8 +28,7 @@ from lmt2.events import Document, UpdateRequest
 from lmt2.pipeline import Parts
 from lmt2.study.lessons import LessonWriter
 from lmt2.study.scholar import Scholar
-from memory.routing import nearest_expert
-from memory.wise import generate
+from memory.versioned import ask_shard
 
 
 @dataclass(frozen=True)
@@ -114,10 +113,7 @@ class Bench:
             event_time=datetime.now(UTC),
         )
         shard, _ = skills.learn(request, lambda *_: None)
-        encoder = self._parts.encoder
-        called = [nearest_expert(v, shard.keys, encoder.by_fact) for v in encoder([q.text for q in asked])]
-        deltas = [shard.through(expert) for expert in called]
-        answers = generate(self._parts.model, closed_book(asked), deltas, ANSWER)
+        answers = ask_shard(self._parts.model, self._parts.encoder, shard, [q.text for q in asked], ANSWER)
         return marks(asked, answers, {document.id})
 
 

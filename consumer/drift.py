@@ -142,22 +142,24 @@ class _Standard:
 class _Reference:
     """Half the cosine distance, 0…1, from the mean embedding of the first documents; NaN until there are enough."""
 
+    _sum: Tensor  # a cosine doesn't depend on its length
+    _seen: int
+
     def __init__(self, size: int) -> None:
         self._size = size
-        self._window: list[Tensor] = []
+        self.begin_anew()
 
     def __call__(self, embedding: Tensor | None) -> float:
         if embedding is None or not bool(torch.isfinite(embedding).all()):
             return math.nan
-        if len(self._window) < self._size:
-            self._window.append(embedding.float())
+        if self._seen < self._size:
+            self._sum, self._seen = self._sum + embedding.float(), self._seen + 1
             return math.nan
-        mean = torch.stack(self._window).mean(0)
-        return 0.5 * (1 - float(torch.cosine_similarity(mean, embedding.float(), dim=0)))
+        return 0.5 * (1 - float(torch.cosine_similarity(self._sum, embedding.float(), dim=0)))
 
     def begin_anew(self) -> None:
         """The next documents are the reference: what was far is usual now."""
-        self._window = []
+        self._sum, self._seen = torch.zeros(1), 0
 
 
 def change(values: list[float]) -> tuple[float, int]:

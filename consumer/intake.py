@@ -43,8 +43,7 @@ def is_repeat(session: Session, document: Document, envelope: Envelope) -> bool:
     """
     key, content = event_key(envelope), document.content_hash
     same = or_(DocumentRow.event_key == key, DocumentRow.content_hash == content, DocumentRow.id == document.id)
-    rows = session.scalars(select(DocumentRow).where(same)).all()
-    found = [row.content_hash for row in rows]
+    found = session.scalars(select(DocumentRow.content_hash).where(same)).all()
     if content in found:
         return not is_released(session, document)
     if found:  # not dropped as a repeat: whoever sent it believes that it will be learnt

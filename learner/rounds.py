@@ -24,13 +24,11 @@ from lmt2.events import Document, Lesson, UpdateRequest
 from lmt2.models.base import Sampling
 from lmt2.models.local import LocalModel
 from lmt2.scoring import hit
-from lmt2.study import prompts
 from lmt2.study.lessons import LessonWriter, Pair
 from lmt2.study.passages import passages, sentences
 from lmt2.study.scholar import Fact
-from memory.routing import nearest_expert
 from memory.shards import SHARED, Keys, Shard
-from memory.wise import generate
+from memory.versioned import ask_shard
 
 ANSWER = Sampling(max_new_tokens=16)
 ENOUGH = 3  # lessons of a fact from which one is kept for practice
@@ -61,22 +59,22 @@ class Rounds:
         """A trained shard for a request's lessons, and what the training was like; raises TrainingFailed."""
         lessons, practice = _split(request.lessons, self.settings.rounds > 1)
         experts = {fact: number for number, fact in enumerate(_by_fact(lessons))}
+        keys = self._keys(lessons, experts)
         training = Training(self.student, self.rehearsal, len(experts), self.settings)
-        training.run(self._targets(request, lessons, experts), self._steps(self.settings.steps, len(experts)), report)
+        training.run(self._targets(request, lessons, keys), self._steps(self.settings.steps, len(experts)), report)
         figures = {"facts": len(experts), "practised": len(practice)}
         for turn in range(1, self.settings.rounds):
-            missed = self._missed(practice, training.trained().shard(self._keys(lessons, experts)))
+            missed = self._missed(practice, training.trained().shard(keys))
             figures[f"weak_{turn}"] = len(missed)
-            lessons = [*lessons, *practice]
+            new, held = _split([*self._new(request.documents, missed, turn)], turn + 1 < self.settings.rounds)
+            lessons, practice = [*lessons, *practice, *new], held
+            keys = self._keys(lessons, experts)
             if not missed:
                 break
-            new, practice = _split([*self._new(request.documents, missed, turn)], turn + 1 < self.settings.rounds)
-            lessons += new
             weak = {prompt_distillation.fact_of(lesson) for lesson in missed}
-            training.run(self._targets(request, lessons, experts), self._steps(0, len(weak)), report, weak)
+            training.run(self._targets(request, lessons, keys), self._steps(0, len(weak)), report, weak)
         trained = training.trained()
-        keys = _joined(self._keys(lessons, experts), self._places(request.documents))
-        return trained.shard(keys), {**trained.figures, **figures}
+        return trained.shard(_joined(keys, self._places(request.documents))), {**trained.figures, **figures}
 
     def _steps(self, first: int, facts: int) -> int:
         return max(1, first + round(self.settings.steps_a_fact * facts))
@@ -91,9 +89,8 @@ class Rounds:
         written = [f"{d.title}. {s}" for d in documents for s in [*sentences(d.text), ""]]
         return Keys(self.writer.encoder(written), _numbers([SHARED] * len(written)))
 
-    def _targets(self, request: UpdateRequest, lessons: Sequence[Lesson], experts: Mapping[str, int]) -> list[Target]:
+    def _targets(self, request: UpdateRequest, lessons: Sequence[Lesson], keys: Keys) -> list[Target]:
         teacher = self.teacher if self.settings.distil else None
-        keys = self._keys(lessons, experts)
         by_fact = Keys(self.writer.encoder.by_fact(keys.embeddings), keys.experts)
         found = [
             replace(target, expert=expert, others=near_experts(question, expert, by_fact))
@@ -114,10 +111,7 @@ class Rounds:
     def _missed(self, asked: Sequence[Lesson], shard: Shard) -> list[Lesson]:
         """The lessons that the student, closed book and through a shard, answers wrongly."""
         questions = [lesson.question for lesson in asked]
-        encoder = self.writer.encoder
-        called = [nearest_expert(v, shard.keys, encoder.by_fact) for v in encoder(questions)]
-        deltas = [shard.through(expert) for expert in called]
-        answers = generate(self.student, [[prompts.user(question)] for question in questions], deltas, ANSWER)
+        answers = ask_shard(self.student, self.writer.encoder, shard, questions, ANSWER)
         return [lesson for lesson, answer in zip(asked, answers, strict=True) if not hit(answer, [lesson.answer])]
 
     def _new(self, documents: Sequence[Document], weak: Sequence[Lesson], seed: int) -> Iterator[Lesson]:

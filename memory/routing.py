@@ -56,19 +56,27 @@ class Router:
         if not self._owner:
             return [None] * len(questions)
         values, nearest = nearness(questions, self._embeddings, self._general)
-        return [
-            Route(shard := self._owner[key], nearest_expert(question, self._keys[shard], self._by_fact))
-            if value > self._threshold
-            else None
-            for question, value, key in zip(questions, values.tolist(), nearest.tolist(), strict=True)
-        ]
+        routes: list[Route | None] = [None] * len(questions)
+        for shard, places in self._by_shard(values > self._threshold, nearest).items():
+            experts = nearest_experts(questions[places], self._keys[shard], self._by_fact)
+            for place, expert in zip(places, experts, strict=True):
+                routes[place] = Route(shard, expert)
+        return routes
+
+    def _by_shard(self, is_near: Tensor, nearest: Tensor) -> dict[int, list[int]]:
+        """The places of the questions that are near enough, by the shard of their nearest key."""
+        found: dict[int, list[int]] = {}
+        for place in is_near.nonzero().flatten().tolist():
+            found.setdefault(self._owner[int(nearest[place])], []).append(place)
+        return found
 
 
-def nearest_expert(question: Tensor, keys: Keys, by_fact: Callable[[Tensor], Tensor]) -> int:
-    """The expert of the key nearest to a question [E] that calls one; SHARED where none does."""
-    (asked,) = by_fact(question.unsqueeze(0))
-    likeness = (by_fact(keys.embeddings.float()) @ asked).masked_fill(keys.experts == SHARED, -torch.inf)
-    return int(keys.experts[likeness.argmax()])
+def nearest_experts(questions: Tensor, keys: Keys, by_fact: Callable[[Tensor], Tensor]) -> list[int]:
+    """For questions [N, E] the expert of the nearest key that calls one; SHARED where none does."""
+    likeness = by_fact(questions) @ by_fact(keys.embeddings.float()).T
+    nearest = likeness.masked_fill(keys.experts == SHARED, -torch.inf).argmax(dim=1)
+    found: list[int] = keys.experts[nearest].tolist()
+    return found
 
 
 def joined(keys: Sequence[Keys]) -> Tensor:

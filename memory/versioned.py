@@ -12,10 +12,11 @@ from lmt2.errors import ArtifactError
 from lmt2.models.base import Conversation, Sampling
 from lmt2.models.encoder import Encoder
 from lmt2.models.local import LocalModel
-from memory.routing import Route, Router
+from lmt2.study import prompts
+from memory.routing import Route, Router, nearest_experts
 from memory.shards import Delta, Shard, from_tensors
 from memory.versions import Manifest
-from memory.wise import RoutedRows, generate
+from memory.wise import RoutedRows, generate, side_of
 
 
 class Shelf:
@@ -57,9 +58,7 @@ class VersionedModel:
 
     def side(self, routes: Sequence[Route | None]) -> RoutedRows | None:
         """The side memory for a batch that is routed so; None where the base alone answers all of it."""
-        if all(route is None for route in routes):
-            return None
-        return RoutedRows(self.deltas(routes))
+        return side_of(self.deltas(routes))
 
     def deltas(self, routes: Sequence[Route | None]) -> list[Delta | None]:
         """What questions of these routes go through; None: the base model alone."""
@@ -78,6 +77,15 @@ class VersionedModel:
             with self.model.use(self.side([route])):
                 scored += self.model.logprobs([conversation], [answer])
         return scored
+
+
+def ask_shard(
+    model: LocalModel, encoder: Encoder, shard: Shard, questions: Sequence[str], sampling: Sampling
+) -> list[str]:
+    """Answers through one shard, as in service, but whether or not a router would send the questions there."""
+    called = nearest_experts(encoder(questions), shard.keys, encoder.by_fact)
+    deltas = [shard.through(expert) for expert in called]
+    return generate(model, [[prompts.user(question)] for question in questions], deltas, sampling)
 
 
 def general_of(store: ArtifactStore, manifest: Manifest) -> Tensor:

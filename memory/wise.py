@@ -21,12 +21,15 @@ def generate(
     """One answer for each conversation, through its own delta or none; differently routed ones share a batch."""
     answers: list[str] = []
     for start in range(0, len(conversations), ROWS):
-        batch = deltas[start : start + ROWS]
-        side = RoutedRows(batch) if any(delta is not None for delta in batch) else None
         plan = replace(sampling, seed=sampling.seed + start)  # as the model numbers the rows of a long list
-        with model.use(side):
+        with model.use(side_of(deltas[start : start + ROWS])):
             answers += model.generate(conversations[start : start + ROWS], plan)
     return answers
+
+
+def side_of(deltas: Sequence[Delta | None]) -> "RoutedRows | None":
+    """The side memory for a batch; None where the base alone answers all of it."""
+    return RoutedRows(deltas) if any(delta is not None for delta in deltas) else None
 
 
 class RoutedRows:

@@ -15,7 +15,10 @@ from lmt2.errors import ConfigError
 from lmt2.running import Running
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lmt2.ledger import Ledger
+    from lmt2.transport.base import Outgoing, Transport
 
 HomeOption = Annotated[Path | None, typer.Option("--home", help="State of an embedded run. [default: $LMT2_HOME]")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file. [default: HOME/lmt2.toml]")]
@@ -72,6 +75,15 @@ def override(settings: Settings, section: str, **values: Any) -> Settings:
 def absolute(path: Path) -> Path:
     """The path from the root, `~` resolved."""
     return path.expanduser().absolute()
+
+
+def send(transport: "Transport", records: "Sequence[Outgoing]") -> None:
+    """Send records and let go of the connection."""
+    producer = transport.producer()
+    try:
+        producer.send(records)
+    finally:
+        producer.close()
 
 
 def print_json(value: Any) -> None:

@@ -13,6 +13,7 @@ from lmt2.commands.common import (
     find_site,
     print_json,
     print_table,
+    send,
 )
 from lmt2.errors import ConfigError
 from lmt2.events import DEAD_LETTERS, TOPICS
@@ -60,11 +61,7 @@ def replay(
         for place, letter in letters.items()
         if (not places or place in places) and _header(letter, "topic") in TOPICS
     ]
-    producer = open_transport(site.settings).producer()
-    try:
-        producer.send(again)
-    finally:
-        producer.close()
+    send(open_transport(site.settings), again)
     typer.echo(f"sent again: {len(again)}")
 
 

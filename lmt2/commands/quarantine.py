@@ -13,6 +13,7 @@ from lmt2.commands.common import (
     out,
     print_json,
     print_table,
+    send,
 )
 from lmt2.errors import ConfigError, StorageError
 from lmt2.events import DOCUMENTS, QUARANTINE
@@ -62,9 +63,5 @@ def release(
     records = [x for x in transport.read_all(QUARANTINE) if x.key == document.encode()]
     if not records:
         raise StorageError(f"the topic {QUARANTINE} no longer holds {document}: produce it again, it will be let in")
-    producer = transport.producer()
-    try:
-        producer.send([Outgoing(DOCUMENTS, records[-1].value, records[-1].key)])
-    finally:
-        producer.close()
+    send(transport, [Outgoing(DOCUMENTS, records[-1].value, records[-1].key)])
     out.print(f"released: {document}, which was kept out for {reason}")

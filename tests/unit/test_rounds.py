@@ -16,7 +16,7 @@ from lmt2.events import Document, Lesson, UpdateRequest
 from lmt2.models.local import LocalModel
 from lmt2.study.lessons import LessonWriter
 from lmt2.study.passages import sentences
-from memory.routing import nearest_expert
+from memory.routing import nearest_experts
 from memory.shards import SHARED, Shard
 from tests.support.gate import WHEN
 from tests.support.scripted import Book
@@ -123,7 +123,7 @@ def test_each_fact_has_an_expert_that_its_questions_call(tiny: LocalModel) -> No
     shard, _ = taught(tiny, SETTINGS)
     assert shard.ranks.tolist() == [SHARED, SHARED, 0, 1]
     asked = [*(x.question for x in REQUEST.lessons), *MORE]
-    found = [nearest_expert(embedding, shard.keys, WordEncoder().by_fact) for embedding in WordEncoder()(asked)]
+    found = nearest_experts(WordEncoder()(asked), shard.keys, WordEncoder().by_fact)
     assert found == [0, 0, 0, 1, 0, 0, 0], "old, practised and new questions of a fact alike"
     places = shard.keys.experts == SHARED
     assert torch.equal(shard.keys.embeddings[places], WordEncoder()([f". {s}" for s in [*sentences(VELL.text), ""]]))
