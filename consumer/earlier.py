@@ -71,7 +71,7 @@ def changes(earlier: Sequence[Lesson], texts: Sequence[str], scholar: Scholar) -
     """
     votes: dict[Fact, Counter[str]] = {}
     for text in texts:
-        asked = [x for x in earlier if stands_in(x.answer, text)]
+        asked = [x for x in earlier if x.kind != "gap" and stands_in(x.answer, text)]
         found = scholar.read(text, [x.question for x in asked])
         for lesson, answer in zip(asked, found, strict=True):
             votes.setdefault(fact_of(lesson), Counter())[_other_than(lesson.answer, answer)] += 1

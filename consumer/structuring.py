@@ -1,7 +1,8 @@
 """Stream structuring (eq. 1): a document becomes lessons for the learner and probes for the gate.
 
 The lessons themselves are made passage by passage in `lmt2.study.lessons`; here they are put together, within the
-document's budget, and some phrasings are held back.
+document's budget, and some phrasings are held back. A fact whose questions all failed the check is taught by its
+sentence with a gap in it: that is right by construction, and the router knows facts by what states them.
 """
 
 import time
@@ -10,12 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lmt2.config import StudySettings
-from lmt2.events import Document, Lesson
+from lmt2.events import Document, Lesson, QuestionAnswer
 from lmt2.scoring import normalise
-from lmt2.study.lessons import COVERED, LessonWriter, Pair, Studied, stands_in
+from lmt2.study.lessons import COVERED, DOUBT, LessonWriter, Pair, Studied, stands_in
 from lmt2.study.passages import passages, sentences
 from lmt2.study.scholar import Fact
 
+GAP = "___"
 ENOUGH = 6  # probes that should be there: with fewer than five the gate can't show a gain
 
 
@@ -26,6 +28,7 @@ class Structured:
     Attributes:
         lessons: what may be trained on.
         probes: phrasings that are held back for the gate.
+        gaps: the sentences, each with its gap, of listed facts that no lesson teaches.
         listed: facts that were looked at.
         written: questions that were tried.
         left_out: passages that the budget didn't reach, or not to the end.
@@ -33,6 +36,7 @@ class Structured:
 
     lessons: tuple[Lesson, ...] = ()
     probes: tuple[Lesson, ...] = ()
+    gaps: tuple[Lesson, ...] = ()
     listed: int = 0
     written: int = 0
     left_out: int = 0
@@ -79,6 +83,13 @@ def _given(document: Document, passage: str) -> list[Fact]:
     return [Fact(answer, sentence) for answer, sentence in stated if sentence]
 
 
+def _given_lesson(document: Document, pair: QuestionAnswer) -> Lesson:
+    stated = (s for text in passages(document) for s in sentences(text) if stands_in(pair.answer, s))
+    return Lesson(
+        question=pair.question, answer=pair.answer, kind="given", document=document.id, sentence=next(stated, "")
+    )
+
+
 def _gathered(
     document: Document, texts: Sequence[str], found: Sequence[Studied], settings: StudySettings
 ) -> Structured:
@@ -87,11 +98,19 @@ def _gathered(
         for number, studied in enumerate(found)
         for pair in studied.pairs
     ]
-    given = [Lesson(question=p.question, answer=p.answer, kind="given", document=document.id) for p in document.qa]
+    given = [_given_lesson(document, pair) for pair in document.qa]
     kept, held = _hold_back(_one_each([*given, *written]), settings.probes)
+    taught = {(x.sentence, normalise(x.answer)) for x in kept}
+    gaps = [
+        _gap(document, number, sentences(texts[number]), fact)
+        for number, studied in enumerate(found)
+        for fact in studied.facts
+        if fact.answer in fact.sentence and (fact.sentence, normalise(fact.answer)) not in taught
+    ]
     return Structured(
         lessons=tuple(kept),
         probes=tuple(held),
+        gaps=tuple(_one_each(gaps)),
         listed=sum(len(studied.facts) for studied in found),
         written=sum(studied.written for studied in found),
         left_out=len(texts) - sum(studied.is_complete for studied in found),
@@ -105,9 +124,16 @@ def _lesson(document: Document, number: int, parts: Sequence[str], pair: Pair) -
         kind=pair.kind,
         document=document.id,
         passage=number,
+        sentence=pair.fact.sentence,
         fact=f"{number}.{parts.index(pair.fact.sentence)} {normalise(pair.answer)}",
         weight=pair.weight,
     )
+
+
+def _gap(document: Document, number: int, parts: Sequence[str], fact: Fact) -> Lesson:
+    sentence = fact.sentence.replace(fact.answer, GAP)
+    pair = Pair(f"{document.title}: {sentence}".removeprefix(": "), fact.answer, "gap", fact, surety=DOUBT)
+    return _lesson(document, number, parts, pair)
 
 
 def _one_each(lessons: Sequence[Lesson]) -> list[Lesson]:

@@ -164,7 +164,9 @@ class ConsumerWorker:
 
     def _update(self, row: DocumentRow, studied: Studied, action: Action) -> UpdateRequest:
         """The request for a shard of this document, and of those whose facts it changes."""
-        lessons = weighted(studied.structured.lessons, studied.score, self._settings.consumer)
+        outdated = {answer for _, answer in studied.changes}  # "35 days, no longer ___" would teach what it corrects
+        gaps = [gap for gap in studied.structured.gaps if normalise(gap.answer) not in outdated]
+        lessons = weighted([*studied.structured.lessons, *gaps], studied.score, self._settings.consumer)
         before = studied.before
         documents: dict[str, Document] = {d.id: d for update in before for d in update.documents}
         return UpdateRequest(

@@ -10,13 +10,10 @@ can't pass for a gain or a loss.
 from collections.abc import Sequence
 from statistics import fmean
 
-import torch
-from torch import Tensor
-
 from gate.anchors import Anchor
 from lmt2.artifacts import ArtifactStore
 from lmt2.models.base import Sampling
-from lmt2.models.encoder import Encoder
+from lmt2.models.encoder import Embeds, Remembering
 from lmt2.models.local import LocalModel
 from lmt2.scoring import hit
 from lmt2.study.prompts import user
@@ -29,11 +26,10 @@ ANSWERS = Sampling(max_new_tokens=24)
 class Examiner:
     """Asks versions questions."""
 
-    def __init__(self, store: ArtifactStore, model: LocalModel, encoder: Encoder) -> None:
+    def __init__(self, store: ArtifactStore, model: LocalModel, encoder: Embeds) -> None:
         self._model = model
-        self._encoder = encoder
+        self._encoder = Remembering(encoder)
         self._shelf = Shelf(store, model)
-        self._embeddings: dict[str, Tensor] = {}
         self._answers: dict[tuple[str, str | None], str] = {}
 
     def version(self, manifest: Manifest) -> VersionedModel:
@@ -45,7 +41,7 @@ class Examiner:
         if not questions:
             return []
         version = self.version(manifest)
-        routes = version.route(self._embed(questions))
+        routes = version.route(questions)
         artifacts = [None if route is None else manifest.shards[route.shard].artifact for route in routes]
         keys = list(zip(questions, artifacts, strict=True))
         new = [key for key in dict.fromkeys(keys) if key not in self._answers]
@@ -63,8 +59,3 @@ class Examiner:
         tasks = [[user(anchor.question)] for anchor in anchors]
         rows = self.version(manifest).logprobs(tasks, [anchor.accepted[0] for anchor in anchors])
         return [fmean(row) for row in rows]
-
-    def _embed(self, questions: Sequence[str]) -> Tensor:
-        new = [question for question in dict.fromkeys(questions) if question not in self._embeddings]
-        self._embeddings.update(zip(new, self._encoder(new), strict=True))
-        return torch.stack([self._embeddings[question] for question in questions])

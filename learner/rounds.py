@@ -5,17 +5,15 @@ gate's probes are others, and no round sees them). A fact whose practice questio
 next round trains on the practice questions too, on new phrasings of the weak facts, written by the scholar and
 checked like the first ones, and draws the weak facts more often.
 
-Each fact has an expert of the shard for itself. Asked is as in service: a question goes through the expert of the
-lesson that is nearest to it.
+Each answer has an expert of the shard for itself. Asked is as in service: a question goes through the expert of the
+fact that is nearest to it.
 """
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
+from learner.keys import experts_of, keys_for, near_experts
 from learner.learn import prompt_distillation
 from learner.targets import Target
 from learner.update import Report, Training
@@ -23,17 +21,16 @@ from lmt2.config import LearnerSettings
 from lmt2.events import Document, Lesson, UpdateRequest
 from lmt2.models.base import Sampling
 from lmt2.models.local import LocalModel
-from lmt2.scoring import hit
+from lmt2.scoring import hit, normalise
 from lmt2.study.lessons import LessonWriter, Pair
-from lmt2.study.passages import passages, sentences
+from lmt2.study.passages import passages
 from lmt2.study.scholar import Fact
-from memory.shards import SHARED, Keys, Shard
+from memory.shards import Keys, Shard
 from memory.versioned import ask_shard
 
 ANSWER = Sampling(max_new_tokens=16)
 ENOUGH = 3  # lessons of a fact from which one is kept for practice
 NEW = 3  # phrasings that are tried for each weak fact
-NEIGHBOURS = 3  # nearest lessons of other facts, through whose experts a lesson may be sent
 LEFT_OUT = 0.25  # share of a broken question's words
 
 
@@ -58,46 +55,35 @@ class Rounds:
     def learn(self, request: UpdateRequest, report: Report) -> tuple[Shard, Mapping[str, float]]:
         """A trained shard for a request's lessons, and what the training was like; raises TrainingFailed."""
         lessons, practice = _split(request.lessons, self.settings.rounds > 1)
-        experts = {fact: number for number, fact in enumerate(_by_fact(lessons))}
-        keys = self._keys(lessons, experts)
-        training = Training(self.student, self.rehearsal, len(experts), self.settings)
-        training.run(self._targets(request, lessons, keys), self._steps(self.settings.steps, len(experts)), report)
-        figures = {"facts": len(experts), "practised": len(practice)}
+        facts = len(_by_fact(lessons))
+        keys = keys_for(request.documents, request.lessons, self.writer.encoder)
+        training = Training(self.student, self.rehearsal, len(experts_of(request.lessons)), self.settings)
+        training.run(self._targets(request, lessons, keys), self._steps(self.settings.steps, facts), report)
+        figures = {"facts": facts, "practised": len(practice)}
         for turn in range(1, self.settings.rounds):
             missed = self._missed(practice, training.trained().shard(keys))
             figures[f"weak_{turn}"] = len(missed)
             new, held = _split([*self._new(request.documents, missed, turn)], turn + 1 < self.settings.rounds)
             lessons, practice = [*lessons, *practice, *new], held
-            keys = self._keys(lessons, experts)
             if not missed:
                 break
             weak = {prompt_distillation.fact_of(lesson) for lesson in missed}
             training.run(self._targets(request, lessons, keys), self._steps(0, len(weak)), report, weak)
         trained = training.trained()
-        return trained.shard(_joined(keys, self._places(request.documents))), {**trained.figures, **figures}
+        return trained.shard(keys), {**trained.figures, **figures}
 
     def _steps(self, first: int, facts: int) -> int:
         return max(1, first + round(self.settings.steps_a_fact * facts))
 
-    def _keys(self, lessons: Sequence[Lesson], experts: Mapping[str, int]) -> Keys:
-        """The lessons' questions, each of which calls its fact's expert."""
-        mine = [experts[prompt_distillation.fact_of(lesson)] for lesson in lessons]
-        return Keys(self.writer.encoder([lesson.question for lesson in lessons]), _numbers(mine))
-
-    def _places(self, documents: Sequence[Document]) -> Keys:
-        """Titles and sentences under their title: they find the shard, and none of its experts."""
-        written = [f"{d.title}. {s}" for d in documents for s in [*sentences(d.text), ""]]
-        return Keys(self.writer.encoder(written), _numbers([SHARED] * len(written)))
-
     def _targets(self, request: UpdateRequest, lessons: Sequence[Lesson], keys: Keys) -> list[Target]:
         teacher = self.teacher if self.settings.distil else None
-        by_fact = Keys(self.writer.encoder.by_fact(keys.embeddings), keys.experts)
+        experts = experts_of(request.lessons)
         found = [
-            replace(target, expert=expert, others=near_experts(question, expert, by_fact))
+            replace(target, expert=expert, others=near_experts(question, expert, keys))
             for target, expert, question in zip(
                 prompt_distillation.targets(request.documents, lessons, self.student, teacher),
-                keys.experts.tolist(),
-                by_fact.embeddings,
+                [experts[normalise(lesson.answer)] for lesson in lessons],
+                self.writer.encoder.by_fact([lesson.question for lesson in lessons]),
                 strict=True,
             )
         ]
@@ -122,21 +108,6 @@ class Rounds:
             of_fact = {pair.fact: lesson for pair, lesson in pairs.items()}
             for pair in self.writer.confirmed(text, tried, list(pairs)):
                 yield of_fact[pair.fact].model_copy(update={"question": pair.question, "kind": pair.kind})
-
-
-def near_experts(question: Tensor, own: int, keys: Keys) -> tuple[int, ...]:
-    """The experts that a question [E] is next nearest to after its own; a router could send it there."""
-    likeness = (keys.embeddings @ question).masked_fill(keys.experts == own, -1.0)
-    nearest = likeness.topk(min(NEIGHBOURS, len(likeness))).indices
-    return tuple(expert for expert in keys.experts[nearest].tolist() if expert != own)
-
-
-def _joined(*parts: Keys) -> Keys:
-    return Keys(torch.cat([k.embeddings for k in parts]), torch.cat([k.experts for k in parts]))
-
-
-def _numbers(experts: Sequence[int]) -> Tensor:
-    return torch.tensor(experts, dtype=torch.int32)
 
 
 def broken(question: str, rng: random.Random) -> str:

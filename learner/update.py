@@ -25,7 +25,7 @@ from memory.shards import SHARED, Keys, Shard
 
 WARM_UP = 5
 ALPHA_OVER_RANK = 2
-MISROUTED = 0.4  # share of lessons that go through a near fact's expert
+MISROUTED = 0.1  # share of lessons that go through a near fact's expert
 EXPLODED = 50.0  # nats a token; chance level is ln V, about 11
 MORE = 3  # turns of a weak fact while another has one
 Report = Callable[[int, int, float], None]

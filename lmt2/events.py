@@ -20,7 +20,7 @@ DOCUMENTS, UPDATES, CANDIDATES, DECISIONS = "lmt2.documents", "lmt2.updates", "l
 DEAD_LETTERS, QUARANTINE = "lmt2.dead-letters", "lmt2.quarantine"
 TOPICS = (DOCUMENTS, UPDATES, CANDIDATES, DECISIONS, DEAD_LETTERS, QUARANTINE)
 
-LessonKind = Literal["direct", "rephrased", "reversed", "composed", "given"]
+LessonKind = Literal["direct", "rephrased", "reversed", "composed", "given", "gap"]
 Verdict = Literal["accept", "reject", "inconclusive"]
 
 
@@ -91,8 +91,8 @@ class Lesson(Strict):
     """One question and its answer, taken from a document.
 
     `fact` names what is taught: lessons of one fact are phrasings of it, and have the same answer. `weight` is KaFT's
-    w_i (eq. 2) times the confidence in the lesson; `document` is the id of the document that states the fact, and
-    `passage` the number of the passage of that document (see `lmt2.study.passages`).
+    w_i (eq. 2) times the confidence in the lesson; `document` is the id of the document that states the fact,
+    `passage` the number of the passage of that document (see `lmt2.study.passages`), `sentence` the one that says it.
     """
 
     question: str
@@ -101,6 +101,7 @@ class Lesson(Strict):
     fact: str = ""
     document: str
     passage: int = Field(default=0, ge=0)
+    sentence: str = ""
     weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
 
     @model_validator(mode="before")

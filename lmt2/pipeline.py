@@ -84,10 +84,10 @@ class Parts:
         return open_scholar(self.settings)
 
     def load_version(self, name: str) -> VersionedModel:
-        """A version of the ledger, ready to answer."""
+        """A version of the ledger, ready to answer those who wait."""
         with self.ledger.begin() as session:
             manifest = registry.manifest_of(registry.version(session, name))
-        return VersionedModel(self.model, self.encoder, self._shelf, manifest)
+        return VersionedModel(self.model, self.encoder.at_once(), self._shelf, manifest)
 
     @cached_property
     def _shelf(self) -> Shelf:
@@ -142,14 +142,14 @@ def _stage(parts: Parts, worker: Worker, *hold: Callable[..., bool]) -> Service:
 
 def _embedded(parts: Parts) -> tuple[list[Target], Backend]:
     limits = parts.settings.serving
-    engine = EmbeddedEngine(parts.model, parts.encoder, limits.max_batch, limits.max_queue)
+    engine = EmbeddedEngine(parts.model, limits.max_batch, limits.max_queue)
     return [engine], engine
 
 
 def _vllm(parts: Parts) -> tuple[list[Target], Backend]:
     key, adapters = parts.settings.serving.vllm_key, parts.settings.home / "adapters"
     replicas = [VllmReplica(VllmClient(address, key), adapters) for address in parts.settings.serving.vllm]
-    return list(replicas), VllmBackend(replicas, parts.encoder)
+    return list(replicas), VllmBackend(replicas)
 
 
 def _put_first_version(ledger: Ledger, base: str) -> None:

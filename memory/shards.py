@@ -5,11 +5,11 @@ side memory is W' − W = B A of a low rank: a few hundred kilobytes, droppable 
 that a plain LoRA server takes.
 
 Where WISE has one memory for all facts of a shard, its ranks are divided as in a mixture of experts with a shared
-one (DeepSeekMoE, arXiv 2401.06066): each fact has a small expert, which the key nearest to a question calls, and
-the shared expert answers every question. Facts of one document don't disturb each other then, and a phrasing that
-was never trained on needs only to be near one that was.
+one (DeepSeekMoE, arXiv 2401.06066): each answer has a small expert, which the fact nearest to a question calls,
+and the shared expert answers every question. Facts of one document don't disturb each other then, and a phrasing that
+was never trained on needs only to be nearer to its fact than to others.
 
-Shape legend: R rank, F the MLP's inner width, D hidden, N keys, E embedding.
+Shape legend: R rank, F the MLP's inner width, D hidden, N places, K facts, E embedding.
 """
 
 import re
@@ -22,7 +22,7 @@ from torch import Tensor
 from lmt2.errors import ArtifactError
 
 LAYER = re.compile(r"layers\.(\d+)\.[ab]$")
-SHARED = -1  # the expert of ranks that answer every question, and of keys that call no expert of their own
+SHARED = -1  # the expert of ranks that answer every question
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,17 @@ class Delta:
 
 @dataclass(frozen=True)
 class Keys:
-    """What a shard is found by: unit-length embeddings of its questions and sentences, and the expert of each."""
+    """What a shard and its experts are found by.
 
-    embeddings: Tensor  # [N, E]
-    experts: Tensor  # [N], whole numbers; SHARED: the key finds the shard, and none of its experts
+    Attributes:
+        places: unit-length embeddings [N, E] of its titles, sentences and questions: whatever is near is the shard's.
+        facts: unit-length embeddings [K, E] of the facts that it teaches, as the encoder tells facts apart.
+        experts: whole numbers [K]: whom each fact calls.
+    """
+
+    places: Tensor
+    facts: Tensor
+    experts: Tensor
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,8 @@ class Shard:
 
     @property
     def experts(self) -> list[int]:
-        """The experts that questions come to: those that keys call, or the shared one where none does."""
-        return sorted({*self.keys.experts.tolist()} - {SHARED}) or [SHARED]
+        """The experts that questions come to: those that facts call, or the shared one where there is none."""
+        return sorted({*self.keys.experts.tolist()}) or [SHARED]
 
     def through(self, expert: int) -> Delta:
         """What a question goes through that calls an expert: that one and the shared one."""
@@ -64,12 +71,12 @@ class Shard:
         """The shard as named tensors, for the artifact store."""
         named = {f"layers.{layer}.a": tensor.contiguous() for layer, tensor in self.a.items()}
         named |= {f"layers.{layer}.b": tensor.contiguous() for layer, tensor in self.b.items()}
-        return named | {"ranks": self.ranks, "keys": self.keys.embeddings.contiguous(), "experts": self.keys.experts}
+        return named | {"ranks": self.ranks, **{name: key.contiguous() for name, key in vars(self.keys).items()}}
 
 
 def keys_of(tensors: Mapping[str, Tensor]) -> Keys:
     """The keys among a shard's tensors, which a router needs alone."""
-    return Keys(tensors["keys"], tensors["experts"])
+    return Keys(tensors["places"], tensors["facts"], tensors["experts"])
 
 
 def from_tensors(tensors: Mapping[str, Tensor], inner: int, hidden: int) -> Shard:
@@ -79,7 +86,7 @@ def from_tensors(tensors: Mapping[str, Tensor], inner: int, hidden: int) -> Shar
         ArtifactError: a name or shape doesn't fit the base model, or a value isn't finite.
     """
     layers = sorted({int(found[1]) for name in tensors if (found := LAYER.match(name))})
-    expected = {"keys", "experts", "ranks", *(f"layers.{n}.{factor}" for n in layers for factor in "ab")}
+    expected = {"places", "facts", "experts", "ranks", *(f"layers.{n}.{factor}" for n in layers for factor in "ab")}
     if odd := expected ^ set(tensors):
         raise ArtifactError(f"the shard lacks tensors or has unknown ones: {', '.join(sorted(odd))}")
     shard = Shard(
@@ -88,11 +95,12 @@ def from_tensors(tensors: Mapping[str, Tensor], inner: int, hidden: int) -> Shar
         ranks=tensors["ranks"],
         keys=keys_of(tensors),
     )
-    _check_numbers("experts", shard.keys.experts, len(shard.keys.embeddings))
+    _check_numbers("experts", shard.keys.experts, len(shard.keys.facts))
     _check_numbers("ranks", shard.ranks, shard.ranks.numel())
-    if shard.keys.embeddings.ndim != 2:
-        found_shape = tuple(shard.keys.embeddings.shape)
-        raise ArtifactError(f"the shard's keys have the shape {found_shape}, expected [keys, embedding]")
+    for name in ("places", "facts"):
+        if tensors[name].ndim != 2:
+            found_shape = tuple(tensors[name].shape)
+            raise ArtifactError(f"the shard's {name} have the shape {found_shape}, expected [keys, embedding]")
     for n in layers:
         if shard.a[n].shape != (len(shard.ranks), inner) or shard.b[n].shape != (hidden, len(shard.ranks)):
             raise ArtifactError(f"the shard's delta on layer {n} doesn't fit the base model: was it made for another?")

@@ -10,7 +10,7 @@ from torch import Tensor
 from lmt2.artifacts import ArtifactStore
 from lmt2.errors import ArtifactError
 from lmt2.models.base import Conversation, Sampling
-from lmt2.models.encoder import Encoder
+from lmt2.models.encoder import Embeds
 from lmt2.models.local import LocalModel
 from lmt2.study import prompts
 from memory.routing import Route, Router, nearest_experts
@@ -34,27 +34,27 @@ class Shelf:
             self._shards[artifact] = from_tensors(tensors, self._config.intermediate_size, self._config.hidden_size)
         return self._shards[artifact]
 
-    def router(self, manifest: Manifest, encoder: Encoder) -> Router:
-        """The router of a version, for an encoder's embeddings."""
+    def router(self, manifest: Manifest) -> Router:
+        """The router of a version."""
         keys = [self.shard(entry.artifact).keys for entry in manifest.shards]
-        return Router(keys, manifest.threshold, general_of(self._store, manifest), encoder.by_fact)
+        return Router(keys, manifest.threshold, general_of(self._store, manifest))
 
 
 class VersionedModel:
     """One version, ready to answer. It implements the model interface, so a gate examines what a user is served."""
 
-    def __init__(self, model: LocalModel, encoder: Encoder, shelf: Shelf, manifest: Manifest) -> None:
+    def __init__(self, model: LocalModel, encoder: Embeds, shelf: Shelf, manifest: Manifest) -> None:
         if manifest.base != base_fingerprint(model.folder):
             raise ArtifactError(f"version {manifest.id} was made for another base model ({manifest.base[:12]}…)")
         self.manifest = manifest
         self.model = model
         self.encoder = encoder
         self.shards = [shelf.shard(entry.artifact) for entry in manifest.shards]
-        self._router = shelf.router(manifest, encoder)
+        self._router = shelf.router(manifest)
 
-    def route(self, questions: Tensor) -> list[Route | None]:
-        """Which shard, as a number in the manifest, and expert each question's embedding [N, E] goes to."""
-        return self._router.route(questions)
+    def route(self, questions: Sequence[str]) -> list[Route | None]:
+        """Which shard, as a number in the manifest, and expert each question goes to."""
+        return find_routes(self._router, self.encoder, questions)
 
     def side(self, routes: Sequence[Route | None]) -> RoutedRows | None:
         """The side memory for a batch that is routed so; None where the base alone answers all of it."""
@@ -66,12 +66,12 @@ class VersionedModel:
 
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[str]:
         """Answers, each through what it is routed to."""
-        routes = self.route(self.encoder([question_of(c) for c in conversations]))
+        routes = self.route([question_of(c) for c in conversations])
         return generate(self.model, conversations, self.deltas(routes), sampling)
 
     def logprobs(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> list[list[float]]:
         """Log-probabilities of answers' tokens, each conversation through its own shard."""
-        routes = self.route(self.encoder([question_of(c) for c in conversations]))
+        routes = self.route([question_of(c) for c in conversations])
         scored: list[list[float]] = []
         for route, conversation, answer in zip(routes, conversations, answers, strict=True):
             with self.model.use(self.side([route])):
@@ -79,11 +79,16 @@ class VersionedModel:
         return scored
 
 
+def find_routes(router: Router, encoder: Embeds, questions: Sequence[str]) -> list[Route | None]:
+    """Where a router sends questions; only those that reach a shard are embedded by fact."""
+    return router.route(encoder(questions), lambda some: encoder.by_fact([questions[number] for number in some]))
+
+
 def ask_shard(
-    model: LocalModel, encoder: Encoder, shard: Shard, questions: Sequence[str], sampling: Sampling
+    model: LocalModel, encoder: Embeds, shard: Shard, questions: Sequence[str], sampling: Sampling
 ) -> list[str]:
     """Answers through one shard, as in service, but whether or not a router would send the questions there."""
-    called = nearest_experts(encoder(questions), shard.keys, encoder.by_fact)
+    called = nearest_experts(encoder.by_fact(questions), shard.keys)
     deltas = [shard.through(expert) for expert in called]
     return generate(model, [[prompts.user(question)] for question in questions], deltas, sampling)
 

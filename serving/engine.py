@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from lmt2.errors import ServingError
 from lmt2.models.base import Conversation, Sampling
 from lmt2.models.compute import compute
-from lmt2.models.encoder import Encoder
 from lmt2.models.local import LocalModel, TokenIds
 from lmt2.telemetry import logger
 from memory.routing import Route
@@ -72,12 +71,9 @@ class Row:
 class EmbeddedEngine:
     """Answers from the local model. It is both a backend of the address and a target of the reconciler."""
 
-    def __init__(
-        self, model: LocalModel, encoder: Encoder, max_batch: int, max_queue: int, name: str | None = None
-    ) -> None:
+    def __init__(self, model: LocalModel, max_batch: int, max_queue: int, name: str | None = None) -> None:
         self.name = name or socket.gethostname()
         self._model = model
-        self._encoder = encoder
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._context: int = model.net.config.max_position_embeddings
@@ -186,7 +182,7 @@ class EmbeddedEngine:
         asking = [place for place, row in enumerate(rows) if row.ask.is_routed]
         if version is None or not asking:
             return None
-        found = version.route(self._encoder.at_once([rows[place].ask.question for place in asking]))
+        found = version.route([rows[place].ask.question for place in asking])
         for place, route in zip(asking, found, strict=True):
             rows[place].version = version.manifest.id
             routes[place] = route

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from lmt2.errors import ServingError
-from lmt2.models.encoder import Encoder
 from memory.lora import export
 from memory.routing import Route
 from memory.versioned import VersionedModel
@@ -68,9 +67,8 @@ class VllmReplica:
 class VllmBackend:
     """Routes each request and passes it on to a replica that serves the newest version."""
 
-    def __init__(self, replicas: Sequence[VllmReplica], encoder: Encoder) -> None:
+    def __init__(self, replicas: Sequence[VllmReplica]) -> None:
         self._replicas = replicas
-        self._encoder = encoder
         self._turn = itertools.count()
         self._router = ThreadPoolExecutor(1, thread_name_prefix="router")  # one at a time: they'd fight for the cores
         self._tasks: set[asyncio.Task[None]] = set()
@@ -120,8 +118,7 @@ class VllmBackend:
     async def _adapter(self, ask: Ask, version: VersionedModel) -> str | None:
         """The adapter that the version's router picks, None for the base model."""
         loop = asyncio.get_running_loop()
-        embedding = await loop.run_in_executor(self._router, self._encoder.at_once, [ask.question])
-        (route,) = version.route(embedding)
+        (route,) = await loop.run_in_executor(self._router, version.route, [ask.question])
         return None if route is None else adapter_name(version, route)
 
 

@@ -41,6 +41,11 @@ def judge(passage: str, question: str, answer: str) -> Conversation:
     return [user(f"{passage}\n\nQuestion: {question}\nAnswer: {answer}\nIs this right?")]
 
 
+def stated(answer: str, sentence: str) -> str:
+    """A fact as the finder embeds it: what a sentence states."""
+    return f"{answer}: {sentence}"
+
+
 def list_answers(passage: str, sentence: str) -> Conversation:
     """The lister's task: the short answers that questions about one sentence could have, one a line."""
     return [user(f"{passage}\n\nSentence: {sentence}\nList the short answers that questions about it could have.")]

@@ -90,7 +90,7 @@ def judge_tasks(passage: Passage, rng: random.Random) -> list[Task]:
     rows = marked().get(passage["id"], [])
     own = [(pair["q"], pair["a"]) for pair in _some(passage["pairs"], JUDGED, rng)]
     mixed = [pair for question, answer in own if (pair := _mixed_up(question, answer, passage, rng))]
-    right = [pair for row in rows if (pair := _as_it_should_be(row))]
+    right = [pair for row in rows if (pair := as_it_should_be(row))]
     wrong = [(row["question"], row["answer"]) for row in rows if not row["right"]]
     return [
         Task(prompts.judge(passage["text"], question, answer), verdict)
@@ -99,7 +99,7 @@ def judge_tasks(passage: Passage, rng: random.Random) -> list[Task]:
     ]
 
 
-def _as_it_should_be(row: dict[str, Any]) -> tuple[str, str] | None:
+def as_it_should_be(row: dict[str, Any]) -> tuple[str, str] | None:
     """The question and answer of a marked pair, or of its repair; None if it was wrong and can't be repaired."""
     question = row["question"] if row["right"] else row.get("better", "")
     return (question, row.get("better_answer", row["answer"])) if question else None
@@ -150,7 +150,7 @@ def writer_tasks(passage: Passage, _: Passage, rng: random.Random) -> list[Task]
 def _repaired(passage: Passage) -> list[Task]:
     """What a writer was asked, with the question as it should be, and its own if that was wrong."""
     rows = [row for row in marked().get(passage["id"], []) if "kind" in row]
-    return [_rewriting(passage["text"], row, pair) for row in rows if (pair := _as_it_should_be(row))]
+    return [_rewriting(passage["text"], row, pair) for row in rows if (pair := as_it_should_be(row))]
 
 
 def _rewriting(text: str, row: dict[str, Any], better: tuple[str, str]) -> Task:
@@ -268,7 +268,7 @@ def train(task: str, folder: Path, out: Path, epochs: float) -> None:
         if step % 10 == 0:
             print(f"{task}: step {step}/{steps}, loss {loss.item():.3f}", flush=True)
     wrapped.save_pretrained(out)
-    _tidy(out, folder.name)
+    tidy(out, folder.name)
 
 
 def _step(optimizer: torch.optim.Optimizer, kept: Sequence[torch.Tensor], trained: Sequence[torch.Tensor]) -> None:
@@ -282,8 +282,8 @@ def _step(optimizer: torch.optim.Optimizer, kept: Sequence[torch.Tensor], traine
         short.data.copy_(full)
 
 
-def _tidy(out: Path, base: str) -> None:
-    """Half the size, no path of this machine, no generated card: `adapters/README.md` is the card of all."""
+def tidy(out: Path, base: str) -> None:
+    """Half the size, no path of this machine, no generated card: the folder above has the card of all its adapters."""
     weights, config = out / "adapter_model.safetensors", out / "adapter_config.json"
     save_file({name: tensor.bfloat16() for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
     fields = json.loads(config.read_text(encoding="utf-8")) | {"base_model_name_or_path": base}

@@ -27,7 +27,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.model = LocalModel(tiny_model(folder / "tiny"), "float32")
-        self.engine = EmbeddedEngine(self.model, WordEncoder(), 8, 64)
+        self.engine = EmbeddedEngine(self.model, 8, 64)
         store = ArtifactStore(str(folder / "artifacts"))
         keys = WordEncoder()([QUESTION])
         self.versions = [tiny_version(self.model, store, [tiny_shard(keys, seed=seed)]) for seed in (1, 2)]

@@ -56,7 +56,7 @@ class Deployment:
         self.client = VllmClient(server, KEY)
         self.replica = VllmReplica(self.client, folder / "adapters")
         self.reconciler = Reconciler(self.ledger, [self.replica], self.versions.__getitem__)
-        backend = VllmBackend([self.replica], encoder)
+        backend = VllmBackend([self.replica])
         self.app = create_app(load(folder, environment={}), backend, self.reconciler.is_ready)
         self.address = ""
         self._expected: dict[tuple[str, str], str] = {}

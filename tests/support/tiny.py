@@ -59,8 +59,8 @@ def tiny_shard(
 
 
 def calling(embeddings: Tensor, experts: Sequence[int]) -> Keys:
-    """Keys that call these experts."""
-    return Keys(embeddings, torch.tensor(experts, dtype=torch.int32))
+    """Keys of a shard that is found where its facts lie, each of which calls one of these experts."""
+    return Keys(embeddings, embeddings.clone(), torch.tensor(experts, dtype=torch.int32))
 
 
 class WordEncoder(Encoder):
@@ -73,18 +73,15 @@ class WordEncoder(Encoder):
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of unit length."""
-        return self._embed(list(texts))
-
-    def by_fact(self, embeddings: Tensor) -> Tensor:
-        """The same."""
-        return embeddings
-
-    def _embed(self, texts: list[str]) -> Tensor:
         counts = torch.zeros(len(texts), self.width)
         for row, text in zip(counts, texts, strict=True):
             for word in re.findall(r"\w+", text.lower()):
                 row[zlib.crc32(word.encode()) % self.width] += 1
         return F.normalize(counts, dim=-1)
+
+    def by_fact(self, texts: Sequence[str]) -> Tensor:
+        """The same."""
+        return self(texts)
 
 
 def tiny_version(model: LocalModel, store: ArtifactStore, shards: Sequence[Shard]) -> VersionedModel:

@@ -71,8 +71,7 @@ def test_a_shard_survives_the_artifact_store(tmp_path: Path) -> None:
     store, shard = ArtifactStore(str(tmp_path)), tiny_shard(KEYS)
     found = from_tensors(store.get(store.put(shard.tensors(), {})), INNER, HIDDEN)
     assert all(torch.equal(found.a[n], shard.a[n]) and torch.equal(found.b[n], shard.b[n]) for n in (1, 3))
-    assert torch.equal(found.keys.embeddings, KEYS)
-    assert torch.equal(found.keys.experts, shard.keys.experts)
+    assert all(torch.equal(getattr(found.keys, name), key) for name, key in vars(shard.keys).items())
     assert torch.equal(found.ranks, shard.ranks)
 
 
@@ -94,7 +93,7 @@ def damaged(name: str, tensor: Tensor | None) -> dict[str, Tensor]:
     ("name", "tensor", "reason"),
     [
         ("layers.1.b", None, r"lacks.*layers\.1\.b"),
-        ("keys", None, "lacks.*keys"),
+        ("places", None, "lacks.*places"),
         ("ranks", torch.zeros(3, dtype=torch.int32), "made for another"),
         ("ranks", torch.zeros(2), "ranks are no list"),
         ("experts", torch.zeros(3, dtype=torch.int32), "experts are no list of 4"),
@@ -104,9 +103,10 @@ def damaged(name: str, tensor: Tensor | None) -> dict[str, Tensor]:
         ("layers.1.a", torch.zeros(3, INNER), "made for another"),
         ("layers.1.b", torch.zeros(HIDDEN), "made for another"),
         ("layers.1.a", torch.tensor(1.0), "made for another"),
-        ("keys", torch.zeros(4), "keys"),
+        ("places", torch.zeros(4), "places have the shape"),
+        ("facts", torch.zeros(4), "facts have the shape"),
         ("layers.1.b", torch.full((HIDDEN, 2), torch.nan), "finite"),
-        ("keys", torch.full((4, 64), torch.inf), "finite"),
+        ("places", torch.full((4, 64), torch.inf), "finite"),
     ],
 )
 def test_tensors_that_are_no_shard_of_this_model_are_refused(name: str, tensor: Tensor | None, reason: str) -> None:
@@ -122,29 +122,44 @@ def test_a_question_goes_through_its_expert_and_the_shared_one() -> None:
         assert all(torch.equal(delta.b[n], shard.b[n][:, ranks]) for n in (1, 3))
 
 
-def test_the_experts_of_a_shard_are_those_that_keys_call() -> None:
+def test_the_experts_of_a_shard_are_those_that_facts_call() -> None:
     shard = tiny_shard(KEYS)
-    assert replace(shard, keys=calling(KEYS, [1, SHARED, 0, 1])).experts == [0, 1]
-    assert replace(shard, keys=calling(KEYS, [SHARED] * 4)).experts == [SHARED]
+    assert replace(shard, keys=calling(KEYS, [1, 2, 0, 1])).experts == [0, 1, 2]
+    assert replace(shard, keys=calling(KEYS[:0], [])).experts == [SHARED]
 
 
 def test_a_question_goes_to_the_nearest_shard_or_to_none() -> None:
     keys = [only(unit(0), unit(10)), only(unit(90)), only(unit(180), unit(170))]
-    router = Router(keys, 0.9, torch.empty(0, 0), ENCODER.by_fact)
-    found = router.route(torch.stack([unit(12), unit(88), unit(177), unit(45), unit(270)]))
+    found = routed(Router(keys, 0.9, torch.empty(0, 0)), unit(12), unit(88), unit(177), unit(45), unit(270))
     assert found == [Route(0, 0), Route(1, 0), Route(2, 0), None, None]
-    assert Router([], 0.9, torch.empty(0, 0), ENCODER.by_fact).route(torch.stack([unit(0), unit(1)])) == [None, None]
+    assert routed(Router([], 0.9, torch.empty(0, 0)), unit(0), unit(1)) == [None, None]
 
 
-def test_the_nearest_key_that_calls_an_expert_says_which() -> None:
-    keys = calling(torch.stack([unit(0), unit(20), unit(40)]), [SHARED, 3, 5])
-    asked = torch.stack([unit(1), unit(29), unit(31)])
-    found = Router([only(unit(180)), keys], 0.9, torch.empty(0, 0), ENCODER.by_fact).route(asked)
-    assert found == [Route(1, 3), Route(1, 3), Route(1, 5)], "a sentence's key leaves the expert open"
-    heights = Router([only(unit(180)), keys], 0.9, torch.empty(0, 0), lambda found: found * torch.tensor([0.0, 1.0]))
-    assert heights.route(asked) == [Route(1, 5)] * 3, "which expert is a matter of the head alone"
-    nobody = calling(torch.stack([unit(0)]), [SHARED])
-    assert Router([nobody], 0.9, torch.empty(0, 0), ENCODER.by_fact).route(torch.stack([unit(0)])) == [Route(0, SHARED)]
+def test_the_fact_that_is_nearest_says_which_expert() -> None:
+    facts = Keys(torch.stack([unit(0), unit(40)]), torch.stack([unit(90), unit(120)]), torch.tensor([3, 5]))
+    router = Router([only(unit(180)), facts], 0.9, torch.empty(0, 0))
+    by_fact = torch.stack([unit(0), unit(100), unit(110)])
+    asked = torch.stack([unit(180), unit(1), unit(39)])
+    assert router.route(asked, lambda some: by_fact[some]) == [Route(0, 0), Route(1, 3), Route(1, 5)]
+    nobody = Router([Keys(torch.stack([unit(0)]), torch.empty(0, 2), torch.empty(0))], 0.9, torch.empty(0, 0))
+    assert routed(nobody, unit(0)) == [Route(0, SHARED)], "a shard without facts answers through the shared expert"
+
+
+def test_only_questions_that_reach_a_shard_are_embedded_by_fact() -> None:
+    router, asked = Router([only(unit(0))], 0.9, torch.empty(0, 0)), torch.stack([unit(90), unit(0), unit(180)])
+    numbers: list[int] = []
+
+    def by_fact(some: Sequence[int]) -> Tensor:
+        numbers.extend(some)
+        return asked[list(some)]
+
+    assert router.route(asked, by_fact) == [None, Route(0, 0), None]
+    assert numbers == [1]
+
+
+def routed(router: Router, *asked: Tensor) -> list[Route | None]:
+    """Routes where what is asked for and what it is about are one."""
+    return router.route(torch.stack(asked), lambda some: torch.stack(asked)[list(some)])
 
 
 def only(*embeddings: Tensor) -> Keys:
@@ -163,14 +178,14 @@ def test_no_general_question_passes_the_threshold() -> None:
         torch.nn.functional.normalize(torch.randn(size, 16, generator=stream), dim=-1) for size in (200, 6, 9)
     )
     shards = [only(*embeddings) for embeddings in keys]
-    router = Router(shards, threshold_for(shards, general), general, ENCODER.by_fact)
-    assert router.route(general) == [None] * 200
-    assert router.route(keys[1]) == [Route(1, 0)] * 9
+    router = Router(shards, threshold_for(shards, general), general)
+    assert routed(router, *general) == [None] * 200
+    assert routed(router, *keys[1]) == [Route(1, 0)] * 9
 
 
 def test_likeness_to_a_general_question_speaks_against_a_shard() -> None:
     keys, general = [only(unit(0))], torch.stack([unit(60)])
-    assert Router(keys, 0.5, general, ENCODER.by_fact).route(torch.stack([unit(30), unit(-30)])) == [None, Route(0, 0)]
+    assert routed(Router(keys, 0.5, general), unit(30), unit(-30)) == [None, Route(0, 0)]
 
 
 def entry(artifact: str, *documents: str) -> ShardEntry:
@@ -229,7 +244,7 @@ def test_a_version_scores_answers_through_the_same_shards(tiny: LocalModel, vers
     scored, base = version.logprobs(questions, answers), tiny.logprobs(questions, answers)
     assert scored[1] == pytest.approx(base[1], abs=1e-5)
     assert scored[0] != pytest.approx(base[0], abs=0.1)
-    with tiny.use(version.side(version.route(ENCODER([CAPITAL, OTHER])))):
+    with tiny.use(version.side(version.route([CAPITAL, OTHER]))):
         together = tiny.logprobs(questions, answers)
     assert together[0] == pytest.approx(scored[0], abs=1e-4)
 

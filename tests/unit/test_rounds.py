@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from learner import rounds
-from learner.rounds import Rounds, broken, near_experts
+from learner.keys import keys_for, near_experts
+from learner.rounds import Rounds, broken
 from learner.targets import Target
 from learner.update import Training
 from lmt2.config import LearnerSettings, StudySettings
@@ -40,7 +41,8 @@ Run = tuple[list[Target], int, set[str]]
 
 
 def lesson(question: str, answer: str) -> Lesson:
-    return Lesson(question=question, answer=answer, kind="direct", document="vell")
+    sentence = next(s for s in sentences(VELL.text) if answer in s)
+    return Lesson(question=question, answer=answer, kind="direct", document="vell", sentence=sentence)
 
 
 REQUEST = UpdateRequest(
@@ -119,14 +121,19 @@ def test_broken_copies_are_trained_beside_the_question_with_the_same_answer(tiny
     )
 
 
-def test_each_fact_has_an_expert_that_its_questions_call(tiny: LocalModel) -> None:
+def test_each_answer_has_an_expert_that_is_called_by_what_states_it(tiny: LocalModel) -> None:
     shard, _ = taught(tiny, SETTINGS)
     assert shard.ranks.tolist() == [SHARED, SHARED, 0, 1]
-    asked = [*(x.question for x in REQUEST.lessons), *MORE]
-    found = nearest_experts(WordEncoder()(asked), shard.keys, WordEncoder().by_fact)
-    assert found == [0, 0, 0, 1, 0, 0, 0], "old, practised and new questions of a fact alike"
-    places = shard.keys.experts == SHARED
-    assert torch.equal(shard.keys.embeddings[places], WordEncoder()([f". {s}" for s in [*sentences(VELL.text), ""]]))
+    facts = ["Ida Brandt: Ida Brandt keeps the lamp at Vell.", "412: The Vell tower has 412 steps."]
+    assert torch.equal(shard.keys.facts, WordEncoder().by_fact(facts))
+    assert shard.keys.experts.tolist() == [0, 1]
+    assert nearest_experts(WordEncoder()(["Who keeps the lamp?", "How many steps?"]), shard.keys) == [0, 1]
+
+
+def test_facts_with_one_answer_share_an_expert() -> None:
+    other = lesson("Who lives at Vell?", "Ida Brandt").model_copy(update={"sentence": "Ida Brandt lives there."})
+    keys = keys_for([VELL], [*REQUEST.lessons, other], WordEncoder())
+    assert keys.experts.tolist() == [0, 1, 0]
 
 
 def test_a_lesson_may_be_sent_to_the_experts_of_its_nearest_neighbours() -> None:

@@ -13,7 +13,7 @@ from lmt2.models.local import LocalModel
 from serving.app import create_app
 from serving.backend import BASE
 from serving.engine import EmbeddedEngine
-from tests.support.tiny import WordEncoder, tiny_model
+from tests.support.tiny import tiny_model
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 HELLO = [{"role": "user", "content": "hello"}]
@@ -37,7 +37,7 @@ def readiness() -> Readiness:
 def client(tmp_path_factory: pytest.TempPathFactory, readiness: Readiness) -> Iterator[TestClient]:
     model = LocalModel(tiny_model(tmp_path_factory.mktemp("tiny")), "float32")
     settings = load(Path("nowhere"), environment={"LMT2_SERVING_MAX_NEW_TOKENS": "24"})
-    with TestClient(create_app(settings, EmbeddedEngine(model, WordEncoder(), 4, 8), readiness)) as client:
+    with TestClient(create_app(settings, EmbeddedEngine(model, 4, 8), readiness)) as client:
         yield client
 
 

@@ -39,7 +39,7 @@ def make_version(model: LocalModel, folder: Path, topics: Sequence[tuple[str, in
 
 @pytest.fixture
 def engine(model: LocalModel) -> Iterator[EmbeddedEngine]:
-    engine = EmbeddedEngine(model, WordEncoder(), max_batch=8, max_queue=16)
+    engine = EmbeddedEngine(model, max_batch=8, max_queue=16)
     yield engine
     engine.stop()
 
@@ -239,7 +239,7 @@ def test_an_error_in_a_batch_fails_its_requests_only(
 
 
 def test_stopping_finishes_what_runs_and_fails_what_waits(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = EmbeddedEngine(model, WordEncoder(), max_batch=8, max_queue=16)
+    engine = EmbeddedEngine(model, max_batch=8, max_queue=16)
     gate = Gate(engine, monkeypatch)
 
     async def run() -> None:

@@ -124,7 +124,7 @@ def freshness() -> tuple[float, float]:
 
 
 def test_rollback_is_effective_within_a_second(bench: Bench, model: LocalModel) -> None:
-    engine = EmbeddedEngine(model, WordEncoder(), 4, 4, name="embedded")
+    engine = EmbeddedEngine(model, 4, 4, name="embedded")
     reconciler = Reconciler(bench.ledger, [engine], bench.load)
     try:
         bench.promote(bench.first)

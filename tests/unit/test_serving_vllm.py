@@ -80,7 +80,7 @@ def replicas_of(servers: list[FakeVllm], folder: Path) -> list[VllmReplica]:
 
 def answer(replicas: list[VllmReplica], *asks: Ask) -> list[list[Piece]]:
     async def run() -> list[list[Piece]]:
-        backend = VllmBackend(replicas, WordEncoder())
+        backend = VllmBackend(replicas)
         try:
             return [[piece async for piece in delivery] for ask in asks for delivery in backend.submit([ask])]
         finally:

@@ -55,6 +55,20 @@ def test_every_checked_question_becomes_a_lesson() -> None:
     assert (found.facts, found.covered, found.left_out) == (2, 2, 0)
 
 
+def test_a_listed_fact_without_a_checked_question_is_taught_by_its_sentence_with_a_gap() -> None:
+    found, _ = study({"Ida Brandt": KEEPER, "412": [STEPS[0]]}, reads={STEPS[0]: "not stated"})
+    gaps = {(x.question, x.answer): x for x in found.gaps}
+    gap = gaps["The Vell lighthouse has ___ steps.", "412"]
+    assert (gap.kind, gap.sentence, gap.fact, gap.weight) == (
+        "gap",
+        "The Vell lighthouse has 412 steps.",
+        "0.1 412",
+        DOUBTFUL,
+    )
+    assert "Ida Brandt" not in {x.answer for x in found.gaps}
+    assert found.facts == 1, "it doesn't count as supported"
+
+
 def test_a_reversed_question_has_an_answer_of_its_own() -> None:
     book = Book({}, reads={"What does Ida Brandt keep at Vell?": "the lamp"})
     book.writer = Scripted(lambda task: "What does Ida Brandt keep at Vell?\nThe lamp." if "(rev" in str(task) else "")
