@@ -7,8 +7,9 @@ The order is what makes "nothing lost, nothing twice" true:
 3. the outbox is sent and acknowledged by the log, then emptied;
 4. the record's offset is committed.
 
-After a crash before 2 the record is worked on again. After a crash between 2 and 4 the outbox is sent (again)
-at the next start, and the record, read again, finds its effect in the ledger. Readers drop repeats the same way.
+After a crash before 2 the record is worked on again. After a crash between 2 and 4 the outbox is sent (again) at the
+next start, or by another member within seconds, and the record, read again, finds its effect in the ledger. Readers
+drop repeats the same way.
 
 Several records are read at once, and those that a look settles (repeats, dead letters) go through 2 to 4 together.
 The first that takes work ends such a group, for it must find all effects before it in the ledger; what was read
@@ -17,6 +18,7 @@ behind it is put back, so that nothing waits in a member's memory while its part
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -35,6 +37,7 @@ from lmt2.transport.base import Consumer, Outgoing, Producer, Record, Transport
 POLL_SECONDS = 0.2
 MOST = 500  # records that are settled together
 GROUP_SECONDS = 0.5  # and how long that may take
+SWEEP_SECONDS = 10.0  # how often a member sends what others of its stage still owe, for they may have died
 ATTEMPTS = 3
 NOT_THE_RECORDS_FAULT = (StorageError, TransportError, ModelMissing)  # stop, and read it again after a restart
 
@@ -96,6 +99,7 @@ class Stage:
         self._transport = transport
         self._ledger = ledger
         self._group = f"{group_prefix}.{worker.name}"
+        self._member = f"{worker.name}/{uuid.uuid4().hex}"  # whose records no other sends, as long as it sends them
         self._log = telemetry.logger(worker.name)
         self._stop = threading.Event()
 
@@ -107,11 +111,13 @@ class Stage:
         """Read and work until `stop`. Errors of storage and transport end it: nothing uncommitted is lost."""
         producer = self._transport.producer()
         consumer = self._transport.consumer(self.worker.topic, self._group)
-        most = 1
+        most, next_sweep = 1, 0.0
         with ThreadPoolExecutor(1, thread_name_prefix=self.worker.name) as hands:
             try:
-                self._send_owed(producer)
                 while not self._stop.is_set():
+                    if time.monotonic() >= next_sweep:
+                        self._send_owed(producer, by=self.worker.name)
+                        next_sweep = time.monotonic() + SWEEP_SECONDS
                     self._hold_or_go_on(consumer)
                     records = consumer.poll(POLL_SECONDS, most)
                     settled = self._settle(records)
@@ -174,7 +180,7 @@ class Stage:
     def _finish(self, records: Sequence[Record], consumer: Consumer, producer: Producer) -> None:
         """Send what the effects owe and then commit."""
         if records:
-            self._send_owed(producer)
+            self._send_owed(producer, by=self._member)
             consumer.commit(records)
 
     def _wait(self, work: "Future[T]", consumer: Consumer) -> T:
@@ -194,7 +200,7 @@ class Stage:
 
     def _write(self, session: Session, outcome: Outcome) -> None:
         outcome.effect(session)
-        rows.owe(session, self.worker.name, outcome.records)
+        rows.owe(session, self._member, outcome.records)
 
     def _dead_letter(self, record: Record, error: Exception, attempts: int) -> Outcome:
         self._log.warning("dead letter", place=record.place, error=type(error).__name__, message=str(error))
@@ -212,9 +218,9 @@ class Stage:
         encoded = {name: text.encode(errors="backslashreplace") for name, text in about.items()}
         return Outcome(records=(Outgoing(DEAD_LETTERS, record.value, record.key, {**record.headers, **encoded}),))
 
-    def _send_owed(self, producer: Producer) -> None:
+    def _send_owed(self, producer: Producer, by: str) -> None:
         with self._ledger.begin() as session:
-            owed = rows.owed(session, self.worker.name)
+            owed = rows.owed(session, by)
         if not owed:
             return
         producer.send([record for _, record in owed])
