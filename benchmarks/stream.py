@@ -45,7 +45,7 @@ from memory.versions import Manifest
 ANSWER = Sampling(max_new_tokens=32)
 
 
-class PromoteAll:
+class PromoteAll(Worker):
     """Stands in for the gate with --without-gate: what was trained is promoted."""
 
     name = "gate"

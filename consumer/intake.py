@@ -1,5 +1,7 @@
 """Intake: is a record a document that can be used, and is it new?"""
 
+from collections.abc import Sequence
+
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
@@ -7,6 +9,8 @@ from lmt2.errors import EventError
 from lmt2.events import Document, Envelope, decode
 from lmt2.ledger import DocumentRow
 from lmt2.transport.base import Record
+
+STAYING = ("requested", "learnt", "known", "quarantined", "rejected")  # states in which a repeat changes nothing
 
 
 def read(record: Record, max_text_bytes: int) -> tuple[Document, Envelope]:
@@ -33,6 +37,18 @@ def is_released(session: Session, document: Document) -> bool:
     """Whether an operator lets this document out of quarantine."""
     row = session.get(DocumentRow, document.id)
     return row is not None and (row.state, row.content_hash) == ("released", document.content_hash)
+
+
+def repeats(session: Session, documents: Sequence[tuple[Document, Envelope]]) -> set[tuple[str, str]]:
+    """Those that the ledger holds just so, by event key and content hash: what a topic that is read again consists of.
+
+    One query for all. What isn't among them may still be a repeat.
+    """
+    keys = [event_key(envelope) for _, envelope in documents]
+    columns = select(DocumentRow.event_key, DocumentRow.content_hash, DocumentRow.state)
+    # States are told apart here: asked for them, SQLite goes through all documents by the index of states.
+    found = session.execute(columns.where(DocumentRow.event_key.in_(keys)))
+    return {(key, content) for key, content, state in found if state in STAYING}
 
 
 def is_repeat(session: Session, document: Document, envelope: Envelope) -> bool:

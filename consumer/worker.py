@@ -2,9 +2,10 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -18,17 +19,19 @@ from consumer.suspicion import suspicion
 from consumer.trigger import Action, Evidence, decide
 from lmt2 import telemetry
 from lmt2.config import Settings
-from lmt2.events import DOCUMENTS, QUARANTINE, UPDATES, Document, Lesson, UpdateRequest, encode
+from lmt2.errors import EventError
+from lmt2.events import DOCUMENTS, QUARANTINE, UPDATES, Document, Envelope, Lesson, UpdateRequest, encode
 from lmt2.ledger import DetectionRow, DocumentRow, Ledger, LessonRow, Row, UpdateRow
 from lmt2.models.base import LanguageModel
 from lmt2.models.encoder import Encoder
 from lmt2.scoring import normalise
-from lmt2.stage import Outcome
+from lmt2.stage import Outcome, Worker
 from lmt2.study.lessons import LessonWriter
 from lmt2.study.passages import passages
 from lmt2.study.scholar import Scholar
 from lmt2.transport.base import Outgoing, Record
 
+T = TypeVar("T")
 STATES = {"learn": "requested", "skip": "known", "quarantine": "quarantined"}
 
 
@@ -47,7 +50,7 @@ class Studied:
     contradicted: float
 
 
-class ConsumerWorker:
+class ConsumerWorker(Worker):
     """Turns document events into update requests, or says why not."""
 
     name = "consumer"
@@ -63,17 +66,57 @@ class ConsumerWorker:
         self._probe = probe
         self._encoder = encoder
         self._log = telemetry.logger(self.name)
+        self._repeats = telemetry.documents_total.labels("duplicate")
         self._drift = Banks(settings.drift, ledger)
 
     def work(self, record: Record) -> Outcome:
         """What the document in a record leads to; raises EventError if it can't be used."""
-        document, envelope = intake.read(record, self._settings.consumer.max_text_bytes)
+        document, envelope = self._read(record)
         with self._ledger.begin() as session:
-            if intake.is_repeat(session, document, envelope):
-                telemetry.documents_total.labels("duplicate").inc()
-                return Outcome()
-            released = intake.is_released(session, document)
-        suspected = None if released else suspicion(f"{document.title}\n{document.text}")
+            settled = self._at_once(session, record, document, envelope)
+            is_released = intake.is_released(session, document)
+        return settled or self._decided(record, document, envelope, is_released=is_released)
+
+    def settle(self, records: Sequence[Record], session: Session) -> Iterator[Outcome | EventError]:
+        """What no model needs to see: records that are no documents, repeats, and texts that plain tests keep out."""
+        read = [_or_error(self._read, record) for record in records]
+        repeats = intake.repeats(session, [found for found in read if not isinstance(found, EventError)])
+        for record, found in zip(records, read, strict=True):
+            if isinstance(found, EventError):
+                yield found
+            elif settled := _or_error(self._at_once, session, record, *found, repeats):
+                yield settled
+            else:
+                return
+
+    def _read(self, record: Record) -> tuple[Document, Envelope]:
+        return intake.read(record, self._settings.consumer.max_text_bytes)
+
+    def _at_once(
+        self,
+        session: Session,
+        record: Record,
+        document: Document,
+        envelope: Envelope,
+        repeats: Collection[tuple[str, str]] = (),
+    ) -> Outcome | None:
+        """What a document leads to if it is a repeat or plain tests keep it out; none if it is to be studied."""
+        is_repeat = (intake.event_key(envelope), document.content_hash) in repeats
+        if is_repeat or intake.is_repeat(session, document, envelope):
+            self._repeats.inc()
+            return Outcome()
+        is_released = intake.is_released(session, document)
+        suspected = None if is_released else suspicion(f"{document.title}\n{document.text}")
+        return self._decided(record, document, envelope, suspected=suspected) if suspected else None
+
+    def _decided(
+        self,
+        record: Record,
+        document: Document,
+        envelope: Envelope,
+        suspected: str | None = None,
+        is_released: bool = False,
+    ) -> Outcome:
         studied = self._nothing() if suspected else self._study(document)
         watched, noted = self._watch(document, record.partition, studied.score)
         evidence = Evidence(
@@ -83,7 +126,7 @@ class ConsumerWorker:
             contradicted=studied.contradicted,
             supersedes=bool(studied.before),
             drifted=watched.drifted,
-            is_released=released,
+            is_released=is_released,
         )
         action = decide(evidence, self._settings.consumer)
         self._report(document, studied, action)
@@ -212,6 +255,14 @@ class ConsumerWorker:
             contradicted=round(studied.contradicted, 2),
             changes=len(studied.changes),
         )
+
+
+def _or_error(f: Callable[..., T], *args: Any) -> T | EventError:
+    """What a function returns, or the EventError that it raises."""
+    try:
+        return f(*args)
+    except EventError as error:
+        return error
 
 
 def _make_room(session: Session, row: DocumentRow) -> None:

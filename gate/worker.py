@@ -22,7 +22,7 @@ from lmt2.events import CANDIDATES, DECISIONS, Candidate, Decision, UpdateReques
 from lmt2.ledger import DecisionRow, Ledger, UpdateRow, VersionRow
 from lmt2.models.encoder import Encoder
 from lmt2.models.local import LocalModel
-from lmt2.stage import Outcome
+from lmt2.stage import Outcome, Worker
 from lmt2.transport.base import Outgoing, Record
 from memory.versioned import base_fingerprint
 from memory.versions import Manifest, untouched
@@ -39,7 +39,7 @@ class Plan:
     anchors: Anchors
 
 
-class GateWorker:
+class GateWorker(Worker):
     """Decides candidates. `general` are the common questions that all are asked; by default the shipped odd ones."""
 
     name = "gate"

@@ -18,7 +18,7 @@ from lmt2.events import CANDIDATES, UPDATES, Candidate, UpdateRequest, decode, e
 from lmt2.ledger import DocumentRow, Ledger, UpdateRow, VersionRow, desired_version
 from lmt2.models.encoder import Encoder
 from lmt2.models.local import LocalModel
-from lmt2.stage import Outcome
+from lmt2.stage import Outcome, Worker
 from lmt2.study.lessons import LessonWriter
 from lmt2.study.scholar import Scholar
 from lmt2.transport.base import Outgoing, Record
@@ -51,7 +51,7 @@ class Learner:
         return rounds.learn(request, report)
 
 
-class LearnerWorker:
+class LearnerWorker(Worker):
     """Turns update requests into candidate versions."""
 
     name = "learner"

@@ -6,11 +6,11 @@ with the field's name, because a misspelt `supersedes` must not be dropped in si
 """
 
 import hashlib
-import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic_core import from_json
 
 from lmt2.errors import EventError
 from lmt2.scoring import normalise
@@ -25,7 +25,12 @@ Verdict = Literal["accept", "reject", "inconclusive"]
 
 
 def _in_utc(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    try:
+        moment.astimezone(UTC)  # as the ledger will keep it
+    except OverflowError as error:
+        raise ValueError("in UTC it is not in the years 1 to 9999") from error
+    return moment
 
 
 Moment = Annotated[datetime, AfterValidator(_in_utc)]  # a time without a zone is UTC
@@ -192,10 +197,10 @@ def decode(value: bytes, kind: type[E]) -> tuple[E, Envelope]:
         EventError: the bytes are no UTF-8, no JSON, or don't fit; the message names the field.
     """
     try:
-        fields = json.loads(value.decode("utf-8"), parse_constant=_refuse_constant)
+        fields = from_json(value.decode("utf-8"), allow_inf_nan=False)
     except UnicodeDecodeError as error:
         raise EventError(f"the record is not UTF-8: {error.reason} at byte {error.start}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise EventError(f"the record is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise EventError(f"the record is a JSON {type(fields).__name__}, expected an object")
@@ -203,17 +208,13 @@ def decode(value: bytes, kind: type[E]) -> tuple[E, Envelope]:
         envelope = Envelope.model_validate(fields) if "specversion" in fields else None
         if envelope and envelope.type != EVENT_TYPES[kind]:
             raise EventError(f"the event's type is {envelope.type}, expected {EVENT_TYPES[kind]}")
-        event = kind.model_validate_json(json.dumps(envelope.data if envelope else fields))
+        event = kind.model_validate(envelope.data if envelope else fields)
     except ValidationError as error:
         raise EventError(explain(error)) from error
     if envelope is None:
         identity = str(getattr(event, "id", hashlib.sha256(value).hexdigest()[:16]))
         envelope = Envelope(id=identity, source="bare", type=EVENT_TYPES[kind], data=fields)
     return event, envelope
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not allowed in JSON")
 
 
 def explain(error: ValidationError) -> str:

@@ -160,7 +160,10 @@ class ReplicaRow(Row):
 
 
 class OutboxRow(Row):
-    """A record that a stage owes the event log; written with the effect that causes it, removed when acknowledged."""
+    """A record that a stage owes the event log; written with the effect that causes it, removed when acknowledged.
+
+    `stage` is who owes it: STAGE/MEMBER.
+    """
 
     __tablename__ = "outbox"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -243,15 +246,15 @@ def desired_version(session: Session) -> str | None:
 
 
 def owe(session: Session, stage: str, records: Sequence[Outgoing]) -> None:
-    """Put records into the stage's outbox, in this transaction."""
+    """Put records into the outbox of a stage's member, in this transaction."""
     for record in records:
         headers = {name: value.decode("latin-1") for name, value in record.headers.items()}
         session.add(OutboxRow(stage=stage, topic=record.topic, key=record.key, value=record.value, headers=headers))
 
 
 def owed(session: Session, stage: str) -> list[tuple[int, Outgoing]]:
-    """The stage's outbox, oldest first."""
-    rows = session.scalars(select(OutboxRow).where(OutboxRow.stage == stage).order_by(OutboxRow.id))
+    """The outbox of a stage's member, or of all members of a stage; oldest first."""
+    rows = session.scalars(select(OutboxRow).where(OutboxRow.stage.startswith(stage)).order_by(OutboxRow.id))
     return [
         (row.id, Outgoing(row.topic, row.value, row.key, {k: v.encode("latin-1") for k, v in row.headers.items()}))
         for row in rows

@@ -1,18 +1,25 @@
-"""The loop that every stage runs: read a record, work on it, make the effect durable, then commit.
+"""The loop that every stage runs: read records, work on them, make the effects durable, then commit.
 
 The order is what makes "nothing lost, nothing twice" true:
 
-1. work on the record, touching nothing (this may take minutes; polling goes on meanwhile, with fetching paused);
+1. work on a record, touching nothing (this may take minutes; polling goes on meanwhile, with fetching paused);
 2. one ledger transaction writes the effect *and* the records that it owes the log (the outbox);
 3. the outbox is sent and acknowledged by the log, then emptied;
 4. the record's offset is committed.
 
-After a crash before 2 the record is worked on again. After a crash between 2 and 4 the outbox is sent (again)
-at the next start, and the record, read again, finds its effect in the ledger. Readers drop repeats the same way.
+After a crash before 2 the record is worked on again. After a crash between 2 and 4 the outbox is sent (again) at the
+next start, or by another member within seconds, and the record, read again, finds its effect in the ledger. Readers
+drop repeats the same way.
+
+Several records are read at once, and those that a look settles (repeats, dead letters) go through 2 to 4 together.
+The first that takes work ends such a group, for it must find all effects before it in the ledger; what was read
+behind it is put back, so that nothing waits in a member's memory while its partition may move to another one.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -28,6 +35,9 @@ from lmt2.ledger import Ledger
 from lmt2.transport.base import Consumer, Outgoing, Producer, Record, Transport
 
 POLL_SECONDS = 0.2
+MOST = 500  # records that are settled together
+GROUP_SECONDS = 0.5  # and how long that may take
+SWEEP_SECONDS = 10.0  # how often a member sends what others of its stage still owe, for they may have died
 ATTEMPTS = 3
 NOT_THE_RECORDS_FAULT = (StorageError, TransportError, ModelMissing)  # stop, and read it again after a restart
 
@@ -47,10 +57,17 @@ class Outcome:
 
 
 class Worker(Protocol):
-    """One stage's work. `work` reads what it likes and writes nothing: its outcome is written for it."""
+    """One stage's work. It reads what it likes and writes nothing: outcomes are written for it."""
 
     name: str
     topic: str
+
+    def settle(self, records: Sequence[Record], session: Session) -> Iterable[Outcome | EventError]:  # noqa: ARG002
+        """What the first of these records lead to, up to one that takes work; an error makes a dead letter.
+
+        A shortcut for those that a look at the record and the ledger settles; `work` must know all of them, too.
+        """
+        return ()
 
     def work(self, record: Record) -> Outcome:
         """What a record leads to.
@@ -82,6 +99,7 @@ class Stage:
         self._transport = transport
         self._ledger = ledger
         self._group = f"{group_prefix}.{worker.name}"
+        self._member = f"{worker.name}/{uuid.uuid4().hex}"  # whose records no other sends, as long as it sends them
         self._log = telemetry.logger(worker.name)
         self._stop = threading.Event()
 
@@ -93,15 +111,22 @@ class Stage:
         """Read and work until `stop`. Errors of storage and transport end it: nothing uncommitted is lost."""
         producer = self._transport.producer()
         consumer = self._transport.consumer(self.worker.topic, self._group)
+        most, next_sweep = 1, 0.0
         with ThreadPoolExecutor(1, thread_name_prefix=self.worker.name) as hands:
             try:
-                self._send_owed(producer)
                 while not self._stop.is_set():
+                    if time.monotonic() >= next_sweep:
+                        self._send_owed(producer, by=self.worker.name)
+                        next_sweep = time.monotonic() + SWEEP_SECONDS
                     self._hold_or_go_on(consumer)
-                    for record in consumer.poll(POLL_SECONDS):
-                        if self._stop.is_set():
-                            break
-                        self._process(record, hands, consumer, producer)
+                    records = consumer.poll(POLL_SECONDS, most)
+                    settled = self._settle(records)
+                    self._finish(records[:settled], consumer, producer)
+                    if settled < len(records) and not self._stop.is_set():
+                        consumer.put_back(records[settled + 1 :])
+                        self._process(records[settled], hands, consumer, producer)
+                    # Where every record takes work, reading more than one would be for nothing.
+                    most = min(2 * most, MOST) if settled == len(records) else 1
                     telemetry.consumer_lag.labels(self.worker.topic).set(consumer.lag())
             finally:
                 consumer.close()
@@ -114,6 +139,27 @@ class Stage:
             consumer.pause()
         else:
             consumer.resume()
+
+    def _settle(self, records: Sequence[Record]) -> int:
+        """Keep what the first records lead to, as far as a look tells it, in one transaction; returns how many."""
+        if not records:
+            return 0
+        count, deadline = 0, time.monotonic() + GROUP_SECONDS
+        try:
+            with self._ledger.begin() as session:
+                for record, outcome in zip(records, self.worker.settle(records, session), strict=False):
+                    if isinstance(outcome, EventError):
+                        outcome = self._dead_letter(record, outcome, 1)
+                    self._write(session, outcome)
+                    count += 1
+                    if time.monotonic() > deadline:
+                        break
+        except NOT_THE_RECORDS_FAULT:
+            raise
+        except Exception as error:  # noqa: BLE001 (a record must not stop the stream)
+            self._log.warning("a group was not kept", place=records[0].place, records=count, exc_info=error)
+            return self._settle(records[: count // 2])  # the one at fault comes to be worked on by itself
+        return count
 
     def _process(self, record: Record, hands: ThreadPoolExecutor, consumer: Consumer, producer: Producer) -> None:
         for attempt in range(1, ATTEMPTS + 1):
@@ -129,8 +175,13 @@ class Stage:
                 # An effect may also have lost a race against another member: working again finds it in the ledger.
                 self._log.warning("work failed", place=record.place, attempt=attempt, exc_info=error)
                 self._wait(hands.submit(self._stop.wait, attempt), consumer)
-        self._send_owed(producer)
-        consumer.commit(record)
+        self._finish([record], consumer, producer)
+
+    def _finish(self, records: Sequence[Record], consumer: Consumer, producer: Producer) -> None:
+        """Send what the effects owe and then commit."""
+        if records:
+            self._send_owed(producer, by=self._member)
+            consumer.commit(records)
 
     def _wait(self, work: "Future[T]", consumer: Consumer) -> T:
         """The result of the work; if that takes long, the group membership is kept alive meanwhile."""
@@ -138,15 +189,18 @@ class Stage:
             consumer.pause()
             try:
                 while not work.done():
-                    consumer.poll(POLL_SECONDS)
+                    consumer.poll(POLL_SECONDS, 1)
             finally:
                 consumer.resume()
         return work.result()
 
     def _keep(self, outcome: Outcome) -> None:
         with self._ledger.begin() as session:
-            outcome.effect(session)
-            rows.owe(session, self.worker.name, outcome.records)
+            self._write(session, outcome)
+
+    def _write(self, session: Session, outcome: Outcome) -> None:
+        outcome.effect(session)
+        rows.owe(session, self._member, outcome.records)
 
     def _dead_letter(self, record: Record, error: Exception, attempts: int) -> Outcome:
         self._log.warning("dead letter", place=record.place, error=type(error).__name__, message=str(error))
@@ -164,9 +218,9 @@ class Stage:
         encoded = {name: text.encode(errors="backslashreplace") for name, text in about.items()}
         return Outcome(records=(Outgoing(DEAD_LETTERS, record.value, record.key, {**record.headers, **encoded}),))
 
-    def _send_owed(self, producer: Producer) -> None:
+    def _send_owed(self, producer: Producer, by: str) -> None:
         with self._ledger.begin() as session:
-            owed = rows.owed(session, self.worker.name)
+            owed = rows.owed(session, by)
         if not owed:
             return
         producer.send([record for _, record in owed])

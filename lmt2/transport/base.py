@@ -1,4 +1,4 @@
-"""What a stage needs of an event log: acknowledged sends, and reads that are committed one by one.
+"""What a stage needs of an event log: acknowledged sends, and reads that are committed when their effect is durable.
 
 Delivery is at least once. A consumer of a group reads each record that no member has committed; what it
 read and didn't commit comes again after a restart.
@@ -56,12 +56,16 @@ class Producer(Protocol):
 class Consumer(Protocol):
     """Reads a topic as a member of a group. Used by one thread at a time."""
 
-    def poll(self, timeout: float) -> list[Record]:
+    def poll(self, timeout: float, most: int) -> list[Record]:
         """The next records, or none after `timeout` seconds; while paused none, but the membership is kept alive."""
         ...
 
-    def commit(self, record: Record) -> None:
-        """This record and all before it in its partition are done."""
+    def put_back(self, records: Sequence[Record]) -> None:
+        """These were read and nothing was done with them: who has their partitions reads them next."""
+        ...
+
+    def commit(self, records: Sequence[Record]) -> None:
+        """These records and all before them in their partitions are done."""
         ...
 
     def pause(self) -> None:

@@ -23,6 +23,7 @@ from lmt2.transport.base import Outgoing, Record
 
 LOOK_SECONDS = 0.05  # how often a waiting poll looks for new records
 PARTITION = 0
+MOST_BYTES = 2**20  # after which a poll reads no further record
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
@@ -34,7 +35,7 @@ CREATE TABLE IF NOT EXISTS commits (
 END = "SELECT coalesce(max(offset) + 1, 0) FROM records WHERE topic = ?"
 APPEND = "INSERT INTO records (topic, offset, key, value, headers, timestamp) VALUES (?, ?, ?, ?, ?, ?)"
 READ = """SELECT offset, key, value, headers, timestamp FROM records
-    WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT 1"""
+    WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT ?"""
 READ_ALL = "SELECT offset, key, value, headers, timestamp FROM records WHERE topic = ? ORDER BY offset"
 COMMITTED = "SELECT next FROM commits WHERE topic = ? AND member_group = ?"
 COMMIT = """INSERT INTO commits (topic, member_group, next) VALUES (?, ?, ?)
@@ -105,20 +106,25 @@ class EmbeddedConsumer:
         with _as_transport_error(path):
             self._log = _connect(path)
 
-    def poll(self, timeout: float) -> list[Record]:
-        """The next record, or none after `timeout` seconds."""
+    def poll(self, timeout: float, most: int) -> list[Record]:
+        """The next records, or none after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while True:
-            records = [] if self._is_paused else self._read()
+            records = [] if self._is_paused else self._read(most)
             left = deadline - time.monotonic()
             if records or left <= 0:
                 return records
             time.sleep(min(left, LOOK_SECONDS))
 
-    def commit(self, record: Record) -> None:
-        """The group goes on after this record, whatever happens to this member."""
+    def put_back(self, records: Sequence[Record]) -> None:
+        """Read these next."""
+        if records:
+            self._position = records[0].offset
+
+    def commit(self, records: Sequence[Record]) -> None:
+        """The group goes on after these records, whatever happens to this member."""
         with _as_transport_error(self._path), _transaction(self._log):
-            self._log.execute(COMMIT, [self._topic, self._group, record.offset + 1])
+            self._log.execute(COMMIT, [self._topic, self._group, records[-1].offset + 1])
 
     def pause(self) -> None:
         """Read nothing until `resume`; the lock, and with it the turn, is kept."""
@@ -141,18 +147,22 @@ class EmbeddedConsumer:
         self._log.close()
         self._turn.end()
 
-    def _read(self) -> list[Record]:
+    def _read(self, most: int) -> list[Record]:
+        records: list[Record] = []
+        size = 0
         with _as_transport_error(self._path):
             if self._position is None:
                 if not self._turn.take():
                     return []
                 row = self._log.execute(COMMITTED, [self._topic, self._group]).fetchone()
                 self._position = int(row[0]) if row else 0
-            row = self._log.execute(READ, [self._topic, self._position]).fetchone()
-        if row is None:
-            return []
-        self._position = int(row[0]) + 1
-        return [_record(self._topic, *row)]
+            with closing(self._log.execute(READ, [self._topic, self._position, most])) as rows:
+                while size < MOST_BYTES and (row := rows.fetchone()):
+                    records.append(_record(self._topic, *row))
+                    size += len(records[-1].value)
+        if records:
+            self._position = records[-1].offset + 1
+        return records
 
 
 def _record(topic: str, offset: int, key: bytes | None, value: bytes, headers: str, timestamp: float) -> Record:

@@ -1,7 +1,7 @@
 """Kafka behind the transport's interface, by kafka-python.
 
 Values are read as bytes and decoded by the stage: a deserialiser that raises would stop a consumer for good.
-Offsets are committed record by record, when a stage has made the record's effect durable.
+Offsets are committed when a stage has made the effects of the records before them durable.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -97,7 +97,6 @@ class KafkaTransport:
                 kafka.KafkaConsumer,
                 **READING,
                 group_id=group,
-                max_poll_records=1,  # a record that is read but not in work would be read twice after a rebalance
                 heartbeat_interval_ms=HEARTBEAT_MS,
                 session_timeout_ms=SESSION_MS,
                 # Members keep their partitions when others come and go, so that work in hand isn't done twice.
@@ -172,33 +171,41 @@ class KafkaConsumer:
         self._client = client
         self._log = telemetry.logger(group)
         self._is_paused = False
-        self._held: list[Record] = []  # read from a partition that was assigned while all were paused
 
-    def poll(self, timeout: float) -> list[Record]:
-        """The next record, or none after `timeout` seconds; longer while the group shares out its partitions."""
-        if self._held and not self._is_paused:
-            held, self._held = self._held, []
-            return held
+    def poll(self, timeout: float, most: int) -> list[Record]:
+        """The next records, or none after `timeout` seconds; longer while the group shares out its partitions."""
         with as_transport_error("Kafka didn't answer a poll"):
             self._join()
             self._pause_or_resume_all()
-            records = [_record(raw) for raws in self._client.poll(timeout * 1000).values() for raw in raws]
-        if self._is_paused:
-            self._held += records
+            raws = self._client.poll(timeout * 1000, most)
+        records = [_record(raw) for partition in raws.values() for raw in partition]
+        if self._is_paused:  # of a partition that was assigned just now
+            self.put_back(records)
             return []
         return records
 
-    def commit(self, record: Record) -> None:
-        """The group goes on after this record; if its partition has another reader by now, that one reads it again."""
-        partition = kafka.TopicPartition(record.topic, record.partition)
-        if partition not in self._client.assignment():
-            self._log.warning("partition was taken away: not committed", place=record.place)
-            return
-        with as_transport_error(f"Kafka didn't take the commit of {record.place}"):
+    def put_back(self, records: Sequence[Record]) -> None:
+        """Read these again, from the broker: what another member has by then doesn't come back."""
+        first = {kafka.TopicPartition(record.topic, record.partition): record.offset for record in reversed(records)}
+        for partition, offset in first.items():
+            with suppress(ValueError, KeyError):  # it was taken away
+                self._client.seek(partition, offset)
+
+    def commit(self, records: Sequence[Record]) -> None:
+        """The group goes on after these; of a partition that has another reader by now, that one reads them again."""
+        last = {kafka.TopicPartition(record.topic, record.partition): record for record in records}
+        lost = last.keys() - self._client.assignment()
+        if lost:
+            places = [last.pop(partition).place for partition in lost]
+            self._log.warning("partitions were taken away: not committed", places=places)
+        offsets = {partition: kafka.OffsetAndMetadata(record.offset + 1, "", -1) for partition, record in last.items()}
+        with as_transport_error("Kafka didn't take a commit"):
             try:
-                self._client.commit({partition: kafka.OffsetAndMetadata(record.offset + 1, "", -1)})
+                if offsets:
+                    self._client.commit(offsets)
             except REBALANCED as error:
-                self._log.warning("group was rebalanced: not committed", place=record.place, error=str(error))
+                places = [record.place for record in last.values()]
+                self._log.warning("group was rebalanced: not committed", places=places, error=str(error))
 
     def pause(self) -> None:
         """Fetch nothing until `resume`; polls keep the membership alive."""
@@ -210,7 +217,7 @@ class KafkaConsumer:
 
     def lag(self) -> int:
         """Records of this member's partitions that it has yet to read, as of its latest fetch."""
-        return len(self._held) + sum(self._lag_of(partition) for partition in self._client.assignment())
+        return sum(self._lag_of(partition) for partition in self._client.assignment())
 
     def close(self) -> None:
         """Leave the group."""
@@ -245,7 +252,8 @@ class KafkaConsumer:
 
 def _record(raw: Any) -> Record:
     value = raw.value or b""  # a tombstone has none; decoding refuses it like any other empty record
-    return Record(raw.topic, raw.partition, raw.offset, value, raw.key, dict(raw.headers), raw.timestamp / 1000)
+    headers = {name: content or b"" for name, content in raw.headers}  # a header may have none, too
+    return Record(raw.topic, raw.partition, raw.offset, value, raw.key, headers, raw.timestamp / 1000)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from lmt2.errors import ConfigError, StorageError, TransportError
 from lmt2.events import DOCUMENTS, UPDATES, Document, decode
 from lmt2.ledger import DocumentRow, Ledger, PromotionRow, VersionRow, now
 from lmt2.pipeline import Parts
-from lmt2.stage import Outcome, Stage
+from lmt2.stage import Outcome, Stage, Worker
 from lmt2.transport.base import Outgoing, Record
 from lmt2.transport.embedded import EmbeddedTransport
 from producer.client import DocumentProducer
@@ -111,7 +111,7 @@ def test_what_a_full_disk_does_not_take_is_not_sent(disk: SmallDisk, tmp_path: P
     assert "sent" not in done.stdout
 
 
-class Keeper:
+class Keeper(Worker):
     """A consumer that only writes down what it reads; it ends its stage with the last document."""
 
     name = "consumer"

@@ -12,12 +12,12 @@ from lmt2.cli import main
 from lmt2.errors import EventError
 from lmt2.events import CANDIDATES, DOCUMENTS, UPDATES, Document, Lesson, UpdateRequest, decode, encode
 from lmt2.ledger import DecisionRow, DocumentRow, Ledger, LessonRow, UpdateRow, VersionRow, now
-from lmt2.stage import Outcome, Stage
+from lmt2.stage import Outcome, Stage, Worker
 from lmt2.transport.base import Outgoing, Record
 from lmt2.transport.embedded import EmbeddedTransport
 
 
-class Taster:
+class Taster(Worker):
     """A consumer that refuses what is bad, knows what is old, and has the rest learnt."""
 
     name = "consumer"
@@ -56,7 +56,7 @@ class Taster:
         )
 
 
-class Oracle:
+class Oracle(Worker):
     """Learner and gate in one: whatever is asked for is learnt."""
 
     name = "oracle"

@@ -15,7 +15,7 @@ from lmt2.config import KafkaSettings, Settings
 from lmt2.errors import TransportError
 from lmt2.events import DEAD_LETTERS
 from lmt2.ledger import ControlRow, Ledger
-from lmt2.stage import Outcome, Stage
+from lmt2.stage import Outcome, Stage, Worker
 from lmt2.transport import open_transport
 from lmt2.transport.base import Consumer, Outgoing, Record, Transport
 from lmt2.transport.embedded import EmbeddedConsumer
@@ -92,7 +92,7 @@ def read(consumer: Consumer, count: int) -> list[Record]:
     records: list[Record] = []
     deadline = time.monotonic() + SECONDS
     while len(records) < count and time.monotonic() < deadline:
-        records += consumer.poll(0.1)
+        records += consumer.poll(0.1, 1)
     return records
 
 
@@ -112,9 +112,9 @@ class Member(threading.Thread):
 
     def run(self) -> None:
         while not self._stop_asked.is_set():
-            for record in self.consumer.poll(0.1):
+            for record in self.consumer.poll(0.1, 1):
                 self.seen.append(int(record.value))
-                self.consumer.commit(record)
+                self.consumer.commit([record])
 
     def has_place(self) -> bool:
         """Whether the group has given the member its share; the embedded log shares nothing out."""
@@ -174,7 +174,7 @@ def test_the_next_member_goes_on_after_what_was_committed(
     send(transport, numbered(topic, 5))
     first = join()
     for record in read(first, 3):
-        first.commit(record)
+        first.commit([record])
     first.close()
     assert values(read(join(), 2)) == [3, 4]
 
@@ -184,7 +184,7 @@ def test_a_new_transport_finds_what_an_earlier_one_left(
 ) -> None:
     send(transport, numbered(topic, 2))
     first = join()
-    first.commit(read(first, 1)[0])
+    first.commit(read(first, 1))
     first.close()
     again = open_transport(settings)
     again.create_topics([topic])  # as every start does
@@ -193,11 +193,44 @@ def test_a_new_transport_finds_what_an_earlier_one_left(
     successor.close()
 
 
+def test_several_records_are_read_and_committed_at_once(
+    transport: Transport, topic: str, join: Callable[..., Consumer]
+) -> None:
+    send(transport, numbered_keys(topic, 40))
+    first = join()
+    seen: list[Record] = []
+    deadline = time.monotonic() + SECONDS
+    while len(seen) < 40 and time.monotonic() < deadline:
+        records = first.poll(0.1, 15)
+        assert len(records) <= 15
+        seen += records
+    assert sorted(values(seen)) == list(range(40))
+    first.commit(seen)
+    first.close()
+    send(transport, [Outgoing(topic, b"40", b"key")])
+    assert values(read(join(), 1)) == [40]
+
+
+def test_what_is_put_back_is_read_next(transport: Transport, topic: str, join: Callable[..., Consumer]) -> None:
+    send(transport, numbered_keys(topic, 40))
+    member = join()
+    seen: list[Record] = []
+    deadline = time.monotonic() + SECONDS
+    while len(seen) < 40 and time.monotonic() < deadline:
+        records = member.poll(0.1, 15)
+        member.put_back(records[1:])
+        seen += records[:1]
+    assert sorted(values(seen)) == list(range(40))
+    for partition in {record.partition for record in seen}:
+        offsets = [record.offset for record in seen if record.partition == partition]
+        assert offsets == list(range(len(offsets)))
+
+
 def test_each_group_reads_everything(transport: Transport, topic: str, join: Callable[..., Consumer]) -> None:
     send(transport, numbered(topic, 3))
     one = join("one")
     for record in read(one, 3):
-        one.commit(record)
+        one.commit([record])
     assert values(read(join("other"), 3)) == [0, 1, 2]
 
 
@@ -232,8 +265,8 @@ def test_a_paused_member_gets_nothing_and_keeps_its_place(
     member = join()
     (record,) = read(member, 1)
     member.pause()
-    assert [member.poll(0.1) for _ in range(10)] == [[]] * 10
-    member.commit(record)
+    assert [member.poll(0.1, 1) for _ in range(10)] == [[]] * 10
+    member.commit([record])
     member.resume()
     assert values(read(member, 2)) == [1, 2]
 
@@ -247,13 +280,13 @@ def test_a_paused_member_gets_nothing_when_another_joins(
     first.pause()
     newcomer = members()
     while not newcomer.has_place():
-        assert first.poll(0.1) == []
-    assert [first.poll(0.1) for _ in range(10)] == [[]] * 10
-    first.commit(record)
+        assert first.poll(0.1, 1) == []
+    assert [first.poll(0.1, 1) for _ in range(10)] == [[]] * 10
+    first.commit([record])
     first.resume()
     seen = {int(record.value)}
     while len(seen | set(newcomer.seen)) < 60:
-        seen |= set(values(first.poll(0.1)))
+        seen |= set(values(first.poll(0.1, 1)))
     assert len(seen) + len(newcomer.seen) - 60 <= 1  # the record in hand may have moved to the newcomer
 
 
@@ -291,12 +324,12 @@ def test_all_records_can_be_read_without_joining_a_group(
     assert list(transport.read_all(topic)) == []
     send(transport, numbered_keys(topic, 20))
     member = join()
-    member.commit(read(member, 1)[0])
+    member.commit(read(member, 1))
     assert sorted(values(list(transport.read_all(topic)))) == list(range(20))
     assert len(read(member, 19)) == 19
 
 
-class SlowWorker:
+class SlowWorker(Worker):
     """Takes longer than a poll, so that the stage pauses, polls and resumes for each record."""
 
     name = "slow"
@@ -331,7 +364,7 @@ def test_a_stage_works_through_a_topic(transport: Transport, topic: str, tmp_pat
     stage.stop()
     thread.join()
     successor = transport.consumer(topic, f"{topic}.slow")
-    assert successor.poll(3) == [], "every record was committed"
+    assert successor.poll(3, 1) == [], "every record was committed"
     successor.close()
     assert len(list(transport.read_all(out))) == 4
     ledger.close()

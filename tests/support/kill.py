@@ -113,9 +113,9 @@ class MortalTransport:
         consumer = self._transport.consumer(topic, group)
         commit = consumer.commit
 
-        def mortal_commit(record: Record) -> None:
+        def mortal_commit(records: Sequence[Record]) -> None:
             self._boundaries.cross()
-            commit(record)
+            commit(records)
             self._boundaries.cross()
 
         consumer.commit = mortal_commit  # type: ignore[method-assign]

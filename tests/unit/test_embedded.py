@@ -22,7 +22,7 @@ import sys, time
 from pathlib import Path
 from lmt2.transport.embedded import EmbeddedTransport
 member = EmbeddedTransport(Path(sys.argv[1])).consumer("topic", "group")
-print(member.poll(10)[0].value.decode(), flush=True)
+print(member.poll(10, 1)[0].value.decode(), flush=True)
 time.sleep(600)
 """
 APPEND = """
@@ -53,7 +53,7 @@ def send(transport: EmbeddedTransport, *values: bytes) -> None:
 
 
 def next_record(consumer: EmbeddedConsumer) -> Record:
-    (record,) = consumer.poll(10)
+    (record,) = consumer.poll(10, 1)
     return record
 
 
@@ -74,7 +74,7 @@ def test_the_successor_of_a_killed_member_gets_its_records_at_once(transport: Em
         assert member.stdout is not None
         assert member.stdout.readline() == b"1\n"
         successor = transport.consumer("topic", "group")
-        assert successor.poll(0.3) == [], "the group has a member at work"
+        assert successor.poll(0.3, 1) == [], "the group has a member at work"
         member.send_signal(signal.SIGKILL)
         member.wait()
     start = time.monotonic()
@@ -86,9 +86,9 @@ def test_the_successor_of_a_killed_member_gets_its_records_at_once(transport: Em
 def test_a_member_waits_for_its_turn_and_starts_where_the_other_committed(transport: EmbeddedTransport) -> None:
     send(transport, b"1", b"2", b"3")
     one, other = transport.consumer("topic", "group"), transport.consumer("topic", "group")
-    one.commit(next_record(one))
+    one.commit([next_record(one)])
     next_record(one)
-    assert other.poll(0) == []
+    assert other.poll(0, 1) == []
     assert (one.lag(), other.lag()) == (1, 0)
     one.close()
     assert next_record(other).value == b"2"
@@ -100,7 +100,7 @@ def test_a_paused_member_keeps_its_turn(transport: EmbeddedTransport) -> None:
     one, other = transport.consumer("topic", "group"), transport.consumer("topic", "group")
     next_record(one)
     one.pause()
-    assert one.poll(0.1) == other.poll(0.1) == []
+    assert one.poll(0.1, 1) == other.poll(0.1, 1) == []
     one.close()
     other.close()
 
@@ -109,11 +109,11 @@ def test_a_late_commit_of_an_earlier_record_takes_nothing_back(transport: Embedd
     send(transport, b"1", b"2", b"3")
     member = transport.consumer("topic", "group")
     records = [next_record(member) for _ in range(3)]
-    member.commit(records[2])
-    member.commit(records[0])
+    member.commit(records)
+    member.commit(records[:1])
     member.close()
     again = transport.consumer("topic", "group")
-    assert again.poll(0) == []
+    assert again.poll(0, 1) == []
     again.close()
 
 
@@ -139,7 +139,7 @@ def test_topics_and_groups_of_any_name_are_kept_apart(transport: EmbeddedTranspo
 
 def test_a_waiting_poll_hears_of_a_record_soon(transport: EmbeddedTransport) -> None:
     member = transport.consumer("topic", "group")
-    assert member.poll(0.1) == []
+    assert member.poll(0.1, 1) == []
     send(transport, b"1")
     start = time.monotonic()
     assert next_record(member).value == b"1"
@@ -163,7 +163,7 @@ def test_a_commit_that_finds_no_room_is_an_error_and_the_record_comes_again(tran
     member = transport.consumer("topic", "group")
     record = next_record(member)
     with largest_file(1000), pytest.raises(TransportError, match="check disk space"):
-        member.commit(record)
+        member.commit([record])
     member.close()
     again = transport.consumer("topic", "group")
     assert next_record(again) == record

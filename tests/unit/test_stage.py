@@ -16,7 +16,7 @@ from lmt2.config import TelemetrySettings
 from lmt2.errors import EventError, ModelMissing, StorageError, TransportError
 from lmt2.events import DEAD_LETTERS
 from lmt2.ledger import ControlRow, Ledger, owe, owed
-from lmt2.stage import Outcome, Stage
+from lmt2.stage import Outcome, Stage, Worker
 from lmt2.telemetry import configure_logging
 from lmt2.transport.base import Outgoing, Record
 from lmt2.transport.embedded import EmbeddedConsumer, EmbeddedProducer, EmbeddedTransport
@@ -29,7 +29,7 @@ class Killed(BaseException):
     """Ends a stage where it stands, as a kill does: nothing catches it."""
 
 
-class Copier:
+class Copier(Worker):
     """Keeps each record's value in the ledger once, and sends it on."""
 
     name = "copier"
@@ -48,6 +48,19 @@ class Copier:
             if session.get(ControlRow, record.value.decode()):
                 return Outcome()
         return Outcome(lambda session: keep(session, record), [Outgoing("out", record.value)])
+
+
+class Settler(Copier):
+    """Settles all records at a look, but for those whose value begins with "work"."""
+
+    def settle(self, records: Sequence[Record], _: Session) -> Iterator[Outcome | EventError]:
+        for record in records:
+            if record.value.startswith(b"work"):
+                return
+            try:
+                yield self.work(record)
+            except EventError as error:
+                yield error
 
 
 def keep(session: Session, record: Record) -> None:
@@ -71,9 +84,9 @@ class KillingConsumer(EmbeddedConsumer):
         super().__init__(path, topic, group)
         self._kill = kill
 
-    def commit(self, record: Record) -> None:
+    def commit(self, records: Sequence[Record]) -> None:
         self._kill("before the offset is committed")
-        super().commit(record)
+        super().commit(records)
         self._kill("after the offset is committed")
 
 
@@ -135,7 +148,7 @@ def sent(transport: EmbeddedTransport, topic: str = "out") -> list[bytes]:
 
 def uncommitted(transport: EmbeddedTransport) -> list[Record]:
     consumer = transport.consumer("in", "lmt2.copier")
-    records = consumer.poll(0)
+    records = consumer.poll(0, 10)
     consumer.close()
     return records
 
@@ -199,15 +212,19 @@ def test_quick_records_are_not_held_up(transport: EmbeddedTransport, ledger: Led
         "after the offset is committed",
     ],
 )
-def test_after_a_kill_nothing_is_lost_and_nothing_is_kept_twice(tmp_path: Path, ledger: Ledger, place: str) -> None:
+@pytest.mark.parametrize("kind", [Copier, Settler])
+def test_after_a_kill_nothing_is_lost_and_nothing_is_kept_twice(
+    tmp_path: Path, ledger: Ledger, place: str, kind: type[Copier]
+) -> None:
     transport = KillingTransport(tmp_path / "events.db", place)
-    send(EmbeddedTransport(tmp_path / "events.db"), b"1", b"2", b"3")
+    send(EmbeddedTransport(tmp_path / "events.db"), b"1", b"2", b"3", b"4")
     with pytest.raises(Killed):
-        Stage(Copier(ledger), transport, ledger).run()
-    assert set(kept(ledger)) < {"1", "2", "3"}
-    run_until(Stage(Copier(ledger), transport, ledger), lambda: len(set(sent(transport))) == 3)
-    assert kept(ledger) == ["1", "2", "3"]
-    assert len(sent(transport)) <= 4, "only what was in hand may be sent again"
+        Stage(kind(ledger), transport, ledger).run()
+    assert set(kept(ledger)) < {"1", "2", "3", "4"}
+    run_until(Stage(kind(ledger), transport, ledger), lambda: len(set(sent(transport))) == 4)
+    assert kept(ledger) == ["1", "2", "3", "4"]
+    in_hand = 1 if kind is Copier else 2
+    assert len(sent(transport)) <= 4 + in_hand, "only what was in hand may be sent again"
     assert uncommitted(transport) == []
     with ledger.begin() as session:
         assert owed(session, "copier") == []
@@ -257,7 +274,10 @@ def test_what_was_owed_at_the_crash_is_sent_at_the_start(transport: EmbeddedTran
         assert len(owed(session, "other")) == 1
 
 
-def test_a_record_that_can_not_be_used_becomes_a_dead_letter(transport: EmbeddedTransport, ledger: Ledger) -> None:
+@pytest.mark.parametrize("kind", [Copier, Settler])
+def test_a_record_that_can_not_be_used_becomes_a_dead_letter(
+    transport: EmbeddedTransport, ledger: Ledger, kind: type[Copier]
+) -> None:
     poison = bytes(range(256))
 
     def refuse(record: Record) -> Outcome:
@@ -266,7 +286,7 @@ def test_a_record_that_can_not_be_used_becomes_a_dead_letter(transport: Embedded
         return Outcome()
 
     send(transport, b"1", poison, b"2")
-    run_until(Stage(Copier(ledger, refuse), transport, ledger), lambda: kept(ledger) == ["1", "2"])
+    run_until(Stage(kind(ledger, refuse), transport, ledger), lambda: kept(ledger) == ["1", "2"])
     (letter,) = transport.read_all(DEAD_LETTERS)
     assert (letter.value, letter.key) == (poison, b"key")
     about = {name: value.decode() for name, value in letter.headers.items()}
@@ -304,6 +324,67 @@ def test_work_that_keeps_failing_becomes_a_dead_letter(
         b"RuntimeError",
         b"2",
     )
+
+
+def test_what_a_look_settles_is_finished_together(tmp_path: Path, ledger: Ledger) -> None:
+    commits: list[int] = []
+
+    class Counting(EmbeddedConsumer):
+        def commit(self, records: Sequence[Record]) -> None:
+            commits.append(len(records))
+            super().commit(records)
+
+    class Counted(EmbeddedTransport):
+        def consumer(self, topic: str, group: str) -> EmbeddedConsumer:
+            return Counting(tmp_path / "events.db", topic, group)
+
+    transport = Counted(tmp_path / "events.db")
+    values = [str(number).encode() for number in range(100)]
+    send(transport, *values)
+    run_until(Stage(Settler(ledger), transport, ledger), lambda: sum(commits) == 100)
+    assert commits == [1, 2, 4, 8, 16, 32, 37]
+    assert sent(transport) == values
+    assert len(kept(ledger)) == 100
+
+
+def test_work_finds_all_effects_before_it_and_is_found_by_all_behind_it(
+    transport: EmbeddedTransport, ledger: Ledger
+) -> None:
+    found: dict[bytes, int] = {}
+
+    def look(record: Record) -> Outcome:
+        found[record.value] = len(kept(ledger))
+        return Outcome()
+
+    values = [b"1", b"2", b"3", b"work 4", b"5", b"work 6", b"work 7", b"8"]
+    send(transport, *values)
+    run_until(Stage(Settler(ledger, look), transport, ledger), lambda: sent(transport) == values)
+    assert {value: found[value] for value in (b"work 4", b"5", b"work 6", b"work 7", b"8")} == {
+        b"work 4": 3,
+        b"5": 4,
+        b"work 6": 5,
+        b"work 7": 6,
+        b"8": 7,
+    }
+    assert uncommitted(transport) == []
+
+
+def test_one_bad_effect_in_a_group_harms_no_other(
+    transport: EmbeddedTransport, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Wrong(Settler):
+        def work(self, record: Record) -> Outcome:
+            outcome = super().work(record)
+            if record.value != b"12":
+                return outcome
+            return Outcome(lambda session: session.add(ControlRow(name="x", value=None)), outcome.records)
+
+    monkeypatch.setattr("lmt2.stage.ATTEMPTS", 1)
+    send(transport, *(str(number).encode() for number in range(20)))
+    run_until(Stage(Wrong(ledger), transport, ledger), lambda: len(kept(ledger)) == 19)
+    assert sent(transport, DEAD_LETTERS) == [b"12"]
+    assert len(sent(transport)) == 19
+    assert uncommitted(transport) == []
 
 
 def test_an_effect_that_lost_a_race_is_found_in_the_ledger(transport: EmbeddedTransport, ledger: Ledger) -> None:
@@ -376,8 +457,8 @@ def test_membership_is_kept_alive_during_long_work(tmp_path: Path, ledger: Ledge
     is_working = threading.Event()
 
     class Watched(EmbeddedConsumer):
-        def poll(self, timeout: float) -> list[Record]:
-            records = super().poll(timeout)
+        def poll(self, timeout: float, most: int) -> list[Record]:
+            records = super().poll(timeout, most)
             if is_working.is_set():
                 polls.append(len(records))
             return records
