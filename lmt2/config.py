@@ -64,6 +64,8 @@ class KafkaSettings(Section):
     username: str = ""
     password: str = Field("", repr=False)
     ca_file: str = Field("", description="certificates that vouch for the brokers; empty: the system's")
+    cert_file: str = Field("", description="certificate by which brokers know this client, with its key or key_file")
+    key_file: str = ""
 
     @model_validator(mode="after")
     def _sasl_with_user(self) -> "KafkaSettings":

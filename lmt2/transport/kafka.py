@@ -19,12 +19,12 @@ from kafka.errors import (
     TopicAlreadyExistsError,
     UnknownMemberIdError,
 )
-from kafka.net.compat import KafkaNetClient
 
 from lmt2 import telemetry
 from lmt2.config import KafkaSettings
 from lmt2.errors import TransportError
 from lmt2.transport.base import Outgoing, Record
+from lmt2.transport.kafka_client import open_client
 
 MAX_BYTES = 16 * 2**20  # of a record: a request for an update carries its documents
 CONNECT_MS = 10_000
@@ -52,6 +52,8 @@ class KafkaTransport:
             "bootstrap_timeout_ms": CONNECT_MS,
             "security_protocol": settings.security,
             "ssl_cafile": settings.ca_file or None,
+            "ssl_certfile": settings.cert_file or None,
+            "ssl_keyfile": settings.key_file or None,
         }
         if settings.username:
             self._client["sasl_mechanism"] = settings.sasl_mechanism
@@ -118,20 +120,7 @@ class KafkaTransport:
                     yield from map(_record, raws)
 
     def _open(self, kind: Callable[..., Any], **settings: object) -> Any:
-        """A client; one that can't start is closed, for kafka-python would leave its sockets and thread behind."""
-        started: list[Any] = []
-
-        def connect(**given: object) -> Any:
-            started.append(KafkaNetClient(**given))
-            return started[-1]
-
-        try:
-            return kind(**self._client, **settings, kafka_client=connect)
-        except KafkaError:
-            for client in started:
-                client.close()
-                client._net.stop()  # noqa: SLF001
-            raise
+        return open_client(kind, **self._client, **settings)
 
     @contextmanager
     def _as_transport_error(self) -> Iterator[None]:
@@ -253,6 +242,8 @@ def as_transport_error(what: str) -> Iterator[None]:
     """Raise kafka-python's errors as ours."""
     try:
         yield
+    except TransportError:
+        raise
     except (KafkaError, OSError) as error:
         name = type(error).__name__
         raise TransportError(f"{what}: {name}: {error}; check address, credentials, broker and topics") from error
