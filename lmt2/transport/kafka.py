@@ -12,6 +12,7 @@ import kafka
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import (
     CommitFailedError,
+    FencedInstanceIdError,
     IllegalGenerationError,
     KafkaError,
     KafkaTimeoutError,
@@ -29,9 +30,8 @@ from lmt2.transport.kafka_client import open_client
 MAX_BYTES = 16 * 2**20  # of a record: a request for an update carries its documents
 CONNECT_MS = 10_000
 HEARTBEAT_MS = 1_000  # also how fast a member hears of a newcomer
-SESSION_MS = 10_000  # after which the records of a member that died go to others
 READ_MS = 500
-JOIN_MS = 15_000  # longer than a session, because a join waits for members that died
+JOIN_MS = 5_000  # beyond a session, because a join waits for members that died
 DELIVERY_MS = 60_000  # a broker that restarts is waited for
 READING = {
     "enable_auto_commit": False,
@@ -93,20 +93,23 @@ class KafkaTransport:
             )
 
     def consumer(self, topic: str, group: str) -> "KafkaConsumer":
-        """A new member of a group."""
+        """A new member of a group; with an `instance_id` the one that had this name there before."""
+        session_ms = int(self._settings.session_seconds * 1000)
         with self._as_transport_error():
             client = self._open(
                 kafka.KafkaConsumer,
                 **READING,
                 group_id=group,
+                # A static member doesn't leave. Its name comes back within a session, or its partitions go to others.
+                group_instance_id=f"{group}.{name}" if (name := self._settings.instance_id) else None,
                 max_poll_records=1,  # a record that is read but not in work would be read twice after a rebalance
                 heartbeat_interval_ms=HEARTBEAT_MS,
-                session_timeout_ms=SESSION_MS,
+                session_timeout_ms=session_ms,
                 # Members keep their partitions when others come and go, so that work in hand isn't done twice.
                 partition_assignment_strategy=(CooperativeStickyAssignor(),),
             )
             client.subscribe([topic])
-            return KafkaConsumer(client, group)
+            return KafkaConsumer(client, group, session_ms + JOIN_MS)
 
     def read_all(self, topic: str) -> Iterator[Record]:
         """The records that a topic holds now; no group is joined."""
@@ -157,8 +160,9 @@ class KafkaProducer:
 class KafkaConsumer:
     """A member of a consumer group."""
 
-    def __init__(self, client: Any, group: str) -> None:
+    def __init__(self, client: Any, group: str, join_ms: int) -> None:
         self._client = client
+        self._join_ms = join_ms
         self._log = telemetry.logger(group)
         self._is_paused = False
         self._held: list[Record] = []  # read from a partition that was assigned while all were paused
@@ -220,7 +224,7 @@ class KafkaConsumer:
         if coordinator.need_rejoin() or coordinator.rejoining:
             coordinator.request_rejoin()
             with suppress(KafkaTimeoutError):  # the next poll goes on waiting
-                coordinator.ensure_active_group(JOIN_MS)
+                coordinator.ensure_active_group(self._join_ms)
 
     def _pause_or_resume_all(self) -> None:
         # At every poll, because a partition that is newly assigned isn't paused, nor one that was taken away and
@@ -244,6 +248,8 @@ def as_transport_error(what: str) -> Iterator[None]:
         yield
     except TransportError:
         raise
+    except FencedInstanceIdError as error:
+        raise TransportError(f"{what}: another process has this kafka.instance_id; each needs its own") from error
     except (KafkaError, OSError) as error:
         name = type(error).__name__
         raise TransportError(f"{what}: {name}: {error}; check address, credentials, broker and topics") from error
