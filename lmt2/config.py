@@ -57,6 +57,14 @@ class KafkaSettings(Section):
 
     bootstrap: str = Field("", description="HOST:PORT, several with commas")
     group_prefix: str = "lmt2"
+    instance_id: str = Field(
+        "",
+        pattern="^[A-Za-z0-9._-]{0,100}$",
+        description="names this process, so that it gets its partitions back if it restarts within the session",
+    )
+    session_seconds: float = Field(
+        10.0, ge=6, le=1800, description="after which the partitions of a member that isn't heard of go to others"
+    )
     partitions: int = Field(3, ge=1, description="of topics that don't exist yet")
     replication: int = Field(1, ge=1, description="of topics that don't exist yet")
     security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -64,6 +72,8 @@ class KafkaSettings(Section):
     username: str = ""
     password: str = Field("", repr=False)
     ca_file: str = Field("", description="certificates that vouch for the brokers; empty: the system's")
+    cert_file: str = Field("", description="certificate by which brokers know this client, with its key or key_file")
+    key_file: str = ""
 
     @model_validator(mode="after")
     def _sasl_with_user(self) -> "KafkaSettings":

@@ -50,7 +50,7 @@ def _section(name: str, model: type[Section]) -> str:
 def _row(section: str, key: str, field: FieldInfo) -> str:
     default = list(field.default) if isinstance(field.default, tuple) else field.default
     shown = "empty" if default in ("", []) else f"`{default}`"
-    limits = ", ".join(_limit(constraint) for constraint in field.metadata)
+    limits = ", ".join(filter(None, map(_limit, field.metadata)))
     text = "; ".join(part for part in (field.description, limits) if part)
     variable = f"LMT2_{section}_{key}".upper()
     return f"| `{key}` | `{variable}` | {_type(field.annotation)} | {shown} | {text} |"

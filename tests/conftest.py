@@ -15,8 +15,8 @@ from tests.support.parts import missing
 @pytest.fixture(scope="session")
 def jvm_kafka() -> Iterator[str]:
     """Address of a broker that runs as a Java process."""
-    with jvm_broker(require_jars()) as address:
-        yield address
+    with jvm_broker(require_jars()) as addresses:
+        yield addresses["PLAINTEXT"]
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import kafka
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import (
     CommitFailedError,
+    FencedInstanceIdError,
     IllegalGenerationError,
     KafkaError,
     KafkaTimeoutError,
@@ -19,19 +20,18 @@ from kafka.errors import (
     TopicAlreadyExistsError,
     UnknownMemberIdError,
 )
-from kafka.net.compat import KafkaNetClient
 
 from lmt2 import telemetry
 from lmt2.config import KafkaSettings
 from lmt2.errors import TransportError
 from lmt2.transport.base import Outgoing, Record
+from lmt2.transport.kafka_client import open_client
 
 MAX_BYTES = 16 * 2**20  # of a record: a request for an update carries its documents
 CONNECT_MS = 10_000
 HEARTBEAT_MS = 1_000  # also how fast a member hears of a newcomer
-SESSION_MS = 10_000  # after which the records of a member that died go to others
 READ_MS = 500
-JOIN_MS = 15_000  # longer than a session, because a join waits for members that died
+JOIN_MS = 5_000  # beyond a session, because a join waits for members that died
 DELIVERY_MS = 60_000  # a broker that restarts is waited for
 READING = {
     "enable_auto_commit": False,
@@ -52,6 +52,8 @@ class KafkaTransport:
             "bootstrap_timeout_ms": CONNECT_MS,
             "security_protocol": settings.security,
             "ssl_cafile": settings.ca_file or None,
+            "ssl_certfile": settings.cert_file or None,
+            "ssl_keyfile": settings.key_file or None,
         }
         if settings.username:
             self._client["sasl_mechanism"] = settings.sasl_mechanism
@@ -91,19 +93,22 @@ class KafkaTransport:
             )
 
     def consumer(self, topic: str, group: str) -> "KafkaConsumer":
-        """A new member of a group."""
+        """A new member of a group; with an `instance_id` the one that had this name there before."""
+        session_ms = int(self._settings.session_seconds * 1000)
         with self._as_transport_error():
             client = self._open(
                 kafka.KafkaConsumer,
                 **READING,
                 group_id=group,
+                # A static member doesn't leave. Its name comes back within a session, or its partitions go to others.
+                group_instance_id=f"{group}.{name}" if (name := self._settings.instance_id) else None,
                 heartbeat_interval_ms=HEARTBEAT_MS,
-                session_timeout_ms=SESSION_MS,
+                session_timeout_ms=session_ms,
                 # Members keep their partitions when others come and go, so that work in hand isn't done twice.
                 partition_assignment_strategy=(CooperativeStickyAssignor(),),
             )
             client.subscribe([topic])
-            return KafkaConsumer(client, group)
+            return KafkaConsumer(client, group, session_ms + JOIN_MS)
 
     def read_all(self, topic: str) -> Iterator[Record]:
         """The records that a topic holds now; no group is joined."""
@@ -117,20 +122,7 @@ class KafkaTransport:
                     yield from map(_record, raws)
 
     def _open(self, kind: Callable[..., Any], **settings: object) -> Any:
-        """A client; one that can't start is closed, for kafka-python would leave its sockets and thread behind."""
-        started: list[Any] = []
-
-        def connect(**given: object) -> Any:
-            started.append(KafkaNetClient(**given))
-            return started[-1]
-
-        try:
-            return kind(**self._client, **settings, kafka_client=connect)
-        except KafkaError:
-            for client in started:
-                client.close()
-                client._net.stop()  # noqa: SLF001
-            raise
+        return open_client(kind, **self._client, **settings)
 
     @contextmanager
     def _as_transport_error(self) -> Iterator[None]:
@@ -167,8 +159,9 @@ class KafkaProducer:
 class KafkaConsumer:
     """A member of a consumer group."""
 
-    def __init__(self, client: Any, group: str) -> None:
+    def __init__(self, client: Any, group: str, join_ms: int) -> None:
         self._client = client
+        self._join_ms = join_ms
         self._log = telemetry.logger(group)
         self._is_paused = False
 
@@ -238,7 +231,7 @@ class KafkaConsumer:
         if coordinator.need_rejoin() or coordinator.rejoining:
             coordinator.request_rejoin()
             with suppress(KafkaTimeoutError):  # the next poll goes on waiting
-                coordinator.ensure_active_group(JOIN_MS)
+                coordinator.ensure_active_group(self._join_ms)
 
     def _pause_or_resume_all(self) -> None:
         # At every poll, because a partition that is newly assigned isn't paused, nor one that was taken away and
@@ -261,6 +254,10 @@ def as_transport_error(what: str) -> Iterator[None]:
     """Raise kafka-python's errors as ours."""
     try:
         yield
+    except TransportError:
+        raise
+    except FencedInstanceIdError as error:
+        raise TransportError(f"{what}: another process has this kafka.instance_id; each needs its own") from error
     except (KafkaError, OSError) as error:
         name = type(error).__name__
         raise TransportError(f"{what}: {name}: {error}; check address, credentials, broker and topics") from error

@@ -11,7 +11,7 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,14 +30,21 @@ JVM = ("-Xmx512m", "-XX:+UseSerialGC")
 START_SECONDS = 180  # on idle cores it takes some 5
 
 
-def properties(port: int, controller_port: int, data: str, host: str) -> str:
-    """A one-node broker's configuration; clients are told to come back to 127.0.0.1:port."""
+def properties(ports: Mapping[str, int], controller_port: int, data: str, host: str) -> str:
+    """A one-node broker's configuration; clients are told to come back to 127.0.0.1.
+
+    Args:
+        ports: of each listener, by its name.
+        controller_port: where the broker speaks with itself.
+        data: folder of its logs.
+        host: address that it listens on.
+    """
     return f"""
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners={_listeners(ports, host)},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners={_listeners(ports, "127.0.0.1")}
 controller.listener.names=CONTROLLER
 log.dirs={data}
 offsets.topic.replication.factor=1
@@ -48,25 +55,36 @@ auto.create.topics.enable=false
 """
 
 
+def _listeners(ports: Mapping[str, int], host: str) -> str:
+    return ",".join(f"{name}://{host}:{port}" for name, port in ports.items())
+
+
 @contextmanager
-def jvm_broker(libs: Path) -> Iterator[str]:
-    """A broker in a Java process of this machine; yields its address.
+def jvm_broker(
+    libs: Path, listeners: Sequence[str] = (), more_properties: str = "", format_arguments: Sequence[str] = ()
+) -> Iterator[dict[str, str]]:
+    """A broker in a Java process of this machine; yields the address of each listener.
 
     Args:
         libs: the folder of Kafka's jars, from scripts/kafka_jars.sh.
+        listeners: names of listeners besides PLAINTEXT, which `more_properties` set up.
+        more_properties: lines of configuration.
+        format_arguments: for the storage tool, such as users.
     """
     folder = Path(tempfile.mkdtemp(prefix="lmt2-kafka-"))
-    port, controller_port = free_ports(2)
+    controller_port, *ports = free_ports(2 + len(listeners))
+    by_name = dict(zip(["PLAINTEXT", *listeners], ports, strict=True))
     config, log_file = folder / "server.properties", folder / "broker.log"
-    config.write_text(properties(port, controller_port, str(folder / "data"), "127.0.0.1"))
+    config.write_text(properties(by_name, controller_port, str(folder / "data"), "127.0.0.1") + more_properties)
     java = ["java", *JVM, "-cp", f"{libs}/*"]
-    storage = [*java, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(config)]
+    storage = [*java, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(config), *format_arguments]
     subprocess.run(storage, check=True, capture_output=True, cwd=folder, timeout=START_SECONDS)
+    addresses = {name: f"127.0.0.1:{port}" for name, port in by_name.items()}
     with log_file.open("wb") as log:
         broker = subprocess.Popen([*java, "kafka.Kafka", str(config)], cwd=folder, stdout=log, stderr=log)
     try:
-        wait_until_answers(f"127.0.0.1:{port}", lambda: broker.poll() is not None, log_file.read_text)
-        yield f"127.0.0.1:{port}"
+        wait_until_answers(addresses["PLAINTEXT"], lambda: broker.poll() is not None, log_file.read_text)
+        yield addresses
     finally:
         broker.kill()  # its data is thrown away: there is nothing to close in order
         broker.wait()
@@ -86,7 +104,7 @@ def container_broker(image: str) -> Iterator[str]:
         f" && exec {java} kafka.Kafka /tmp/server.properties"
     )
     container = DockerContainer(image, entrypoint=["sh", "-c", script])
-    container.with_env("PROPERTIES", properties(port, 9093, "/tmp/data", "0.0.0.0"))
+    container.with_env("PROPERTIES", properties({"PLAINTEXT": port}, 9093, "/tmp/data", "0.0.0.0"))
     container.with_bind_ports(port, port)
     with container:
         broker = container.get_wrapped_container()
