@@ -1,6 +1,5 @@
 """The consumer's work on one record: validate, drop repeats, structure, score, watch for drift, decide."""
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from datetime import UTC, datetime
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from consumer import earlier, intake
+from consumer import earlier, intake, retraction
 from consumer.banks import Banks, signal_row
 from consumer.drift import Signal, Watched
 from consumer.kaft import Score, score, weighted
@@ -19,7 +18,7 @@ from consumer.trigger import Action, Evidence, decide
 from lmt2 import telemetry
 from lmt2.config import Settings
 from lmt2.events import DOCUMENTS, QUARANTINE, UPDATES, Document, Lesson, UpdateRequest, encode
-from lmt2.ledger import DetectionRow, DocumentRow, Ledger, LessonRow, Row, UpdateRow
+from lmt2.ledger import LEAVING, DetectionRow, DocumentRow, Ledger, LessonRow, Row, UpdateRow
 from lmt2.models.base import LanguageModel
 from lmt2.models.encoder import Encoder
 from lmt2.scoring import normalise
@@ -68,11 +67,15 @@ class ConsumerWorker:
     def work(self, record: Record) -> Outcome:
         """What the document in a record leads to; raises EventError if it can't be used."""
         document, envelope = intake.read(record, self._settings.consumer.max_text_bytes)
+        event_time = envelope.time or datetime.fromtimestamp(record.timestamp, UTC)
+        if document.retracted:
+            return retraction.take(self._ledger, document.id, (intake.event_key(envelope), record.place), event_time)
         with self._ledger.begin() as session:
             if intake.is_repeat(session, document, envelope):
                 telemetry.documents_total.labels("duplicate").inc()
                 return Outcome()
-            released = intake.is_released(session, document)
+            before = intake.earlier_row(session, document)
+            released = before is not None and before.state == "released"
         suspected = None if released else suspicion(f"{document.title}\n{document.text}")
         studied = self._nothing() if suspected else self._study(document)
         watched, noted = self._watch(document, record.partition, studied.score)
@@ -87,7 +90,6 @@ class ConsumerWorker:
         )
         action = decide(evidence, self._settings.consumer)
         self._report(document, studied, action)
-        event_time = envelope.time or datetime.fromtimestamp(record.timestamp, UTC)
         row = DocumentRow(
             id=document.id,
             event_key=intake.event_key(envelope),
@@ -108,7 +110,8 @@ class ConsumerWorker:
         texts = passages(document)
         with self._ledger.begin() as session:
             known = earlier.earlier_lessons(session, besides=document.id)
-            olds = {row.id: row.document for row in session.scalars(select(DocumentRow))}
+            staying = select(DocumentRow).where(DocumentRow.state.not_in(LEAVING))
+            olds = {row.id: row.document for row in session.scalars(staying)}
             news_to = {name for name, old in olds.items() if earlier.is_news(document, old)}
             updates = {u.id: u for name in sorted(news_to) if (u := earlier.present_update(session, name))}
         taught = [x for update in updates.values() for x in (*update.lessons, *update.probes)]
@@ -152,6 +155,7 @@ class ConsumerWorker:
             )
             session.add_all(noted)
             if update:
+                retraction.refuse_leaving(session, update)
                 session.add(UpdateRow(id=update.id, state="requested", payload=update.model_dump(mode="json")))
 
         key = row.id.encode()
@@ -168,10 +172,10 @@ class ConsumerWorker:
         before = studied.before
         documents: dict[str, Document] = {d.id: d for update in before for d in update.documents}
         return UpdateRequest(
-            id="u-" + hashlib.sha256(row.event_key.encode()).hexdigest()[:12],
+            id=intake.update_id(row.event_key, row.place),
             documents=(*documents.values(), row.document),
-            lessons=(*_revised(before, studied, "lessons"), *lessons),
-            probes=(*_revised(before, studied, "probes"), *studied.structured.probes),
+            lessons=(*_revised(before, studied, "lessons", row.id), *lessons),
+            probes=(*_revised(before, studied, "probes", row.id), *studied.structured.probes),
             replaces=tuple(documents),
             reason=action.reason,
             event_time=row.event_time,
@@ -213,10 +217,11 @@ class ConsumerWorker:
 
 
 def _make_room(session: Session, row: DocumentRow) -> None:
-    """Drop what the ledger has of a document from before its release."""
-    if intake.is_released(session, row.document):
-        session.execute(delete(LessonRow).where(LessonRow.document_id == row.id))
-        session.execute(delete(DocumentRow).where(DocumentRow.id == row.id))
+    """Drop what the ledger has of a document from before its release or retraction."""
+    before = intake.earlier_row(session, row.document)
+    if before is not None:
+        session.execute(delete(LessonRow).where(LessonRow.document_id == before.id))
+        session.execute(delete(DocumentRow).where(DocumentRow.id == before.id))
 
 
 def _noted(document: str, partition: int, signal: Signal, watched: Watched) -> list[Row]:
@@ -236,5 +241,5 @@ def _noted(document: str, partition: int, signal: Signal, watched: Watched) -> l
     return [signal_row(document, partition, signal), *votes]
 
 
-def _revised(updates: Sequence[UpdateRequest], studied: Studied, field: str) -> list[Lesson]:
-    return [x for update in updates for x in earlier.revised(getattr(update, field), studied.changes)]
+def _revised(updates: Sequence[UpdateRequest], studied: Studied, field: str, by: str) -> list[Lesson]:
+    return [x for update in updates for x in earlier.revised(getattr(update, field), studied.changes, by)]
