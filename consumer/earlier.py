@@ -6,13 +6,13 @@ contradicts it.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from lmt2.events import Document, Lesson, UpdateRequest
+from lmt2.events import Document, Lesson, Said, UpdateRequest
 from lmt2.ledger import DocumentRow, LessonRow, UpdateRow, VersionRow, desired_version
 from lmt2.models.encoder import Encoder
 from lmt2.scoring import normalise
@@ -135,10 +135,18 @@ def present_update(session: Session, document_id: str) -> UpdateRequest | None:
     The newest that waits for the learner or the gate, for it will be promoted by the time a new document is learnt;
     else the one behind the document's shard in the promoted version.
     """
+    waiting = (request for request in waiting_updates(session) if document_id in request.teaches)
+    return next(waiting, None) or served_update(session, document_id)
+
+
+def waiting_updates(session: Session) -> list[UpdateRequest]:
+    """The updates that wait for the learner or the gate, the newest first."""
     waiting = select(UpdateRow.payload).where(UpdateRow.state.in_(WAITING)).order_by(UpdateRow.created_at.desc())
-    for request in map(UpdateRequest.model_validate, session.scalars(waiting)):
-        if any(document.id == document_id for document in request.documents):
-            return request
+    return [UpdateRequest.model_validate(payload) for payload in session.scalars(waiting)]
+
+
+def served_update(session: Session, document_id: str) -> UpdateRequest | None:
+    """The update behind a document's shard in the promoted version; None where it has none."""
     version = session.get(VersionRow, desired_version(session))
     shards = version.manifest["shards"] if version else []
     names = [shard["update"] for shard in shards if document_id in shard["documents"]]
@@ -146,6 +154,21 @@ def present_update(session: Session, document_id: str) -> UpdateRequest | None:
     return UpdateRequest.model_validate(row.payload) if row else None
 
 
-def revised(old: Sequence[Lesson], changed: Changes) -> list[Lesson]:
-    """Earlier lessons with the new answers of changed facts."""
-    return [x.model_copy(update={"answer": changed.get(fact_of(x), x.answer)}) for x in old]
+def revised(old: Sequence[Lesson], changed: Changes, by: str) -> list[Lesson]:
+    """Earlier lessons with the new answers that a document gives to changed facts."""
+    return [_answered(x, Said(document=by, answer=changed[fact_of(x)])) if fact_of(x) in changed else x for x in old]
+
+
+def unrevised(lessons: Sequence[Lesson], gone: Collection[str]) -> list[Lesson]:
+    """The lessons of documents that stay, as if those that go had never changed an answer."""
+    return [_unsaid(x, gone) for x in lessons if x.document not in gone]
+
+
+def _answered(lesson: Lesson, said: Said) -> Lesson:
+    before = lesson.history or (Said(document=lesson.document, answer=lesson.answer),)
+    return lesson.model_copy(update={"answer": said.answer, "history": (*before, said)})
+
+
+def _unsaid(lesson: Lesson, gone: Collection[str]) -> Lesson:
+    kept = tuple(said for said in lesson.history if said.document not in gone)
+    return lesson.model_copy(update={"answer": kept[-1].answer, "history": kept}) if kept else lesson

@@ -1,5 +1,6 @@
 """Intake: is a record a document that can be used, and is it new?"""
 
+import hashlib
 from collections.abc import Sequence
 
 from sqlalchemy import or_, select
@@ -7,24 +8,22 @@ from sqlalchemy.orm import Session
 
 from lmt2.errors import EventError
 from lmt2.events import Document, Envelope, decode
-from lmt2.ledger import DocumentRow
+from lmt2.ledger import LEAVING, DocumentRow
 from lmt2.transport.base import Record
 
-STAYING = ("requested", "learnt", "known", "quarantined", "rejected")  # states in which a repeat changes nothing
+RETURNING = ("released", *LEAVING)  # states of documents that are taken when they are sent again
 
 
 def read(record: Record, max_text_bytes: int) -> tuple[Document, Envelope]:
     """The document of a record.
 
     Raises:
-        EventError: it can't be decoded, is too large, or asks for what isn't there yet.
+        EventError: it can't be decoded or is too large.
     """
     document, envelope = decode(record.value, Document)
     size = len(document.text.encode())
     if size > max_text_bytes:
         raise EventError(f"text: {size} bytes, at most {max_text_bytes} are taken; split the document into parts")
-    if document.retracted:
-        raise EventError("retracted: retractions are not supported yet; `lmt2 rollback` restores an earlier version")
     return document, envelope
 
 
@@ -33,10 +32,15 @@ def event_key(envelope: Envelope) -> str:
     return f"{envelope.source}|{envelope.id}"
 
 
-def is_released(session: Session, document: Document) -> bool:
-    """Whether an operator lets this document out of quarantine."""
-    row = session.get(DocumentRow, document.id)
-    return row is not None and (row.state, row.content_hash) == ("released", document.content_hash)
+def update_id(*origin: str) -> str:
+    """The name of an update, from what it came of: the same event may lead to another one after a retraction."""
+    return "u-" + hashlib.sha256("|".join(origin).encode()).hexdigest()[:12]
+
+
+def earlier_row(session: Session, document: Document) -> DocumentRow | None:
+    """What the ledger has of this content, if it may come again: an operator released it, or it was retracted."""
+    same = (DocumentRow.content_hash == document.content_hash, DocumentRow.state.in_(RETURNING))
+    return session.scalar(select(DocumentRow).where(*same))
 
 
 def repeats(session: Session, documents: Sequence[tuple[Document, Envelope]]) -> set[tuple[str, str]]:
@@ -48,20 +52,21 @@ def repeats(session: Session, documents: Sequence[tuple[Document, Envelope]]) ->
     columns = select(DocumentRow.event_key, DocumentRow.content_hash, DocumentRow.state)
     # States are told apart here: asked for them, SQLite goes through all documents by the index of states.
     found = session.execute(columns.where(DocumentRow.event_key.in_(keys)))
-    return {(key, content) for key, content, state in found if state in STAYING}
+    return {(key, content) for key, content, state in found if state not in RETURNING}
 
 
 def is_repeat(session: Session, document: Document, envelope: Envelope) -> bool:
-    """Whether the ledger already has this content, as this event or as another, and nobody released it.
+    """Whether the ledger already has this content, as this event or as another, and it may not come again.
 
     Raises:
         EventError: the event's or the document's id is taken by other content.
     """
     key, content = event_key(envelope), document.content_hash
     same = or_(DocumentRow.event_key == key, DocumentRow.content_hash == content, DocumentRow.id == document.id)
-    found = session.scalars(select(DocumentRow.content_hash).where(same)).all()
-    if content in found:
-        return not is_released(session, document)
+    found = {row.content_hash: row.state for row in session.scalars(select(DocumentRow).where(same))}
+    state = found.pop(content, None)
+    if state is not None and state not in RETURNING:
+        return True
     if found:  # not dropped as a repeat: whoever sent it believes that it will be learnt
         raise EventError(
             f"id: {document.id} is taken by another text; give the new text an id of its own and set supersedes"

@@ -1,6 +1,5 @@
 """The consumer's work on one record: validate, drop repeats, structure, score, watch for drift, decide."""
 
-import hashlib
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any, TypeVar
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from consumer import earlier, intake
+from consumer import earlier, intake, retraction
 from consumer.banks import Banks, signal_row
 from consumer.drift import Signal, Watched
 from consumer.kaft import Score, score, weighted
@@ -21,7 +20,7 @@ from lmt2 import telemetry
 from lmt2.config import Settings
 from lmt2.errors import EventError
 from lmt2.events import DOCUMENTS, QUARANTINE, UPDATES, Document, Envelope, Lesson, UpdateRequest, encode
-from lmt2.ledger import DetectionRow, DocumentRow, Ledger, LessonRow, Row, UpdateRow
+from lmt2.ledger import LEAVING, DetectionRow, DocumentRow, Ledger, LessonRow, Row, UpdateRow
 from lmt2.models.base import LanguageModel
 from lmt2.models.encoder import Encoder
 from lmt2.scoring import normalise
@@ -72,10 +71,13 @@ class ConsumerWorker(Worker):
     def work(self, record: Record) -> Outcome:
         """What the document in a record leads to; raises EventError if it can't be used."""
         document, envelope = self._read(record)
+        if document.retracted:
+            origin = intake.event_key(envelope), record.place
+            return retraction.take(self._ledger, document.id, origin, _event_time(envelope, record))
         with self._ledger.begin() as session:
             settled = self._at_once(session, record, document, envelope)
-            is_released = intake.is_released(session, document)
-        return settled or self._decided(record, document, envelope, is_released=is_released)
+            before = intake.earlier_row(session, document)
+        return settled or self._decided(record, document, envelope, before=before)
 
     def settle(self, records: Sequence[Record], session: Session) -> Iterator[Outcome | EventError]:
         """What no model needs to see: records that are no documents, repeats, and texts that plain tests keep out."""
@@ -100,22 +102,24 @@ class ConsumerWorker(Worker):
         envelope: Envelope,
         repeats: Collection[tuple[str, str]] = (),
     ) -> Outcome | None:
-        """What a document leads to if it is a repeat or plain tests keep it out; none if it is to be studied."""
+        """What a document leads to if it is a repeat or plain tests keep it out; none if it is to be worked on."""
+        if document.retracted:
+            return None
         is_repeat = (intake.event_key(envelope), document.content_hash) in repeats
         if is_repeat or intake.is_repeat(session, document, envelope):
             self._repeats.inc()
             return Outcome()
-        is_released = intake.is_released(session, document)
-        suspected = None if is_released else suspicion(f"{document.title}\n{document.text}")
-        return self._decided(record, document, envelope, suspected=suspected) if suspected else None
+        before = intake.earlier_row(session, document)
+        suspected = None if _is_released(before) else suspicion(f"{document.title}\n{document.text}")
+        return self._decided(record, document, envelope, before, suspected) if suspected else None
 
     def _decided(
         self,
         record: Record,
         document: Document,
         envelope: Envelope,
+        before: DocumentRow | None,
         suspected: str | None = None,
-        is_released: bool = False,
     ) -> Outcome:
         studied = self._nothing() if suspected else self._study(document)
         watched, noted = self._watch(document, record.partition, studied.score)
@@ -126,11 +130,10 @@ class ConsumerWorker(Worker):
             contradicted=studied.contradicted,
             supersedes=bool(studied.before),
             drifted=watched.drifted,
-            is_released=is_released,
+            is_released=_is_released(before),
         )
         action = decide(evidence, self._settings.consumer)
         self._report(document, studied, action)
-        event_time = envelope.time or datetime.fromtimestamp(record.timestamp, UTC)
         row = DocumentRow(
             id=document.id,
             event_key=intake.event_key(envelope),
@@ -140,7 +143,7 @@ class ConsumerWorker(Worker):
             state=STATES[action.do],
             reason=action.reason,
             conflict=studied.score.conflict,
-            event_time=event_time,
+            event_time=_event_time(envelope, record),
         )
         return self._outcome(row, studied, action, record, noted)
 
@@ -151,7 +154,8 @@ class ConsumerWorker(Worker):
         texts = passages(document)
         with self._ledger.begin() as session:
             known = earlier.earlier_lessons(session, besides=document.id)
-            olds = {row.id: row.document for row in session.scalars(select(DocumentRow))}
+            staying = select(DocumentRow).where(DocumentRow.state.not_in(LEAVING))
+            olds = {row.id: row.document for row in session.scalars(staying)}
             news_to = {name for name, old in olds.items() if earlier.is_news(document, old)}
             updates = {u.id: u for name in sorted(news_to) if (u := earlier.present_update(session, name))}
         taught = [x for update in updates.values() for x in (*update.lessons, *update.probes)]
@@ -195,6 +199,7 @@ class ConsumerWorker(Worker):
             )
             session.add_all(noted)
             if update:
+                retraction.refuse_leaving(session, update)
                 session.add(UpdateRow(id=update.id, state="requested", payload=update.model_dump(mode="json")))
 
         key = row.id.encode()
@@ -213,10 +218,10 @@ class ConsumerWorker(Worker):
         before = studied.before
         documents: dict[str, Document] = {d.id: d for update in before for d in update.documents}
         return UpdateRequest(
-            id="u-" + hashlib.sha256(row.event_key.encode()).hexdigest()[:12],
+            id=intake.update_id(row.event_key, row.place),
             documents=(*documents.values(), row.document),
-            lessons=(*_revised(before, studied, "lessons"), *lessons),
-            probes=(*_revised(before, studied, "probes"), *studied.structured.probes),
+            lessons=(*_revised(before, studied, "lessons", row.id), *lessons),
+            probes=(*_revised(before, studied, "probes", row.id), *studied.structured.probes),
             replaces=tuple(documents),
             reason=action.reason,
             event_time=row.event_time,
@@ -257,6 +262,14 @@ class ConsumerWorker(Worker):
         )
 
 
+def _is_released(before: DocumentRow | None) -> bool:
+    return before is not None and before.state == "released"
+
+
+def _event_time(envelope: Envelope, record: Record) -> datetime:
+    return envelope.time or datetime.fromtimestamp(record.timestamp, UTC)
+
+
 def _or_error(f: Callable[..., T], *args: Any) -> T | EventError:
     """What a function returns, or the EventError that it raises."""
     try:
@@ -266,10 +279,11 @@ def _or_error(f: Callable[..., T], *args: Any) -> T | EventError:
 
 
 def _make_room(session: Session, row: DocumentRow) -> None:
-    """Drop what the ledger has of a document from before its release."""
-    if intake.is_released(session, row.document):
-        session.execute(delete(LessonRow).where(LessonRow.document_id == row.id))
-        session.execute(delete(DocumentRow).where(DocumentRow.id == row.id))
+    """Drop what the ledger has of a document from before its release or retraction."""
+    before = intake.earlier_row(session, row.document)
+    if before is not None:
+        session.execute(delete(LessonRow).where(LessonRow.document_id == before.id))
+        session.execute(delete(DocumentRow).where(DocumentRow.id == before.id))
 
 
 def _noted(document: str, partition: int, signal: Signal, watched: Watched) -> list[Row]:
@@ -289,5 +303,5 @@ def _noted(document: str, partition: int, signal: Signal, watched: Watched) -> l
     return [signal_row(document, partition, signal), *votes]
 
 
-def _revised(updates: Sequence[UpdateRequest], studied: Studied, field: str) -> list[Lesson]:
-    return [x for update in updates for x in earlier.revised(getattr(update, field), studied.changes)]
+def _revised(updates: Sequence[UpdateRequest], studied: Studied, field: str, by: str) -> list[Lesson]:
+    return [x for update in updates for x in earlier.revised(getattr(update, field), studied.changes, by)]

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from lmt2.config import GateSettings
 from lmt2.data import GeneralQuestion, general
 from lmt2.events import Lesson, UpdateRequest
-from lmt2.ledger import DocumentRow, UpdateRow
+from lmt2.ledger import DocumentRow, UpdateRow, lessons_of
 from memory.versions import Manifest
 
 
@@ -31,12 +31,16 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Anchors:
-    """An examination's questions. `unused` ones exist too, but the settings' limits left them out."""
+    """An examination's questions. `unused` ones exist too, but the settings' limits left them out.
+
+    Probes of a removal ask for what is to be forgotten; they are asked for the record, and nothing is expected of them.
+    """
 
     probes: tuple[Anchor, ...]
     retention: tuple[Anchor, ...]
     general: tuple[Anchor, ...]
     unused: int
+    is_removal: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -61,22 +65,24 @@ def choose(
     An update may rebuild the shard of documents that it `replaces`. Their probes that still hold belong to
     retention: they must not get worse, and as probes would hide how little was learnt. They are all asked. The
     other retention anchors are a sample drawn anew for every update, so that each fact has its turn; the general
-    ones are always the same, so that versions can be ranked by them.
+    ones are always the same, so that versions can be ranked by them. What is retracted is nobody's anchor any more.
     """
     trained = {lesson.question for lesson in request.lessons}
     gone = [shard.update for shard in present.shards if set(shard.documents) & set(request.replaces)]
     stay = [shard.update for shard in present.shards if shard.update not in gone]
     probes = [_anchor(probe) for probe in request.probes if probe.question not in trained]
+    leaving = [_anchor(probe) for probe in lessons_of(session, request.retracts, held_out=True)]
     before = set(_probes_of(session, gone))
     kept = [anchor for anchor in _probes_of(session, stay) if anchor.question not in trained]
     asked = [Anchor(g.q, tuple(g.a)) for g in common if g.q not in trained]
     drawn = _sample(kept, settings.retention_anchors, request.id)
     fixed = _sample(asked, settings.general_anchors, "general")
     return Anchors(
-        probes=tuple(anchor for anchor in probes if anchor not in before),
+        probes=tuple(leaving if request.retracts else (anchor for anchor in probes if anchor not in before)),
         retention=(*(anchor for anchor in probes if anchor in before), *drawn),
         general=tuple(fixed),
         unused=len(kept) - len(drawn) + len(asked) - len(fixed),
+        is_removal=bool(request.retracts),
     )
 
 

@@ -39,6 +39,7 @@ def gather(examiner: Examiner, bench: Bench, anchors: Anchors) -> Evidence:
         general=Pairs.of(examiner.hits(bench.best, anchors.general), examiner.hits(bench.candidate, anchors.general)),
         committee=_committee(examiner, bench, [anchor.question for anchor in anchors.general]),
         unused=anchors.unused,
+        is_removal=anchors.is_removal,
     )
 
 

@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from gate import registry
 from gate.registry import Refused
 from gate.verdict import Judgement
 from lmt2 import telemetry
-from lmt2.errors import StorageError
+from lmt2.errors import Overtaken, StorageError
 from lmt2.events import UpdateRequest
-from lmt2.ledger import DecisionRow, DocumentRow, PromotionRow, UpdateRow
+from lmt2.ledger import LEAVING, NOT_RETRACTED, DecisionRow, DocumentRow, PromotionRow, UpdateRow
 from memory.versions import Manifest
 
 
@@ -39,6 +39,7 @@ def carry_out(session: Session, ruling: Ruling) -> bool:
 
     Raises:
         StorageError: another version was promoted since the examination; read the record again.
+        Overtaken: the update was withdrawn meanwhile.
     """
     judgement, name = ruling.judgement, ruling.examined.id
     # 1. From here on nobody else promotes or rolls back.
@@ -49,14 +50,15 @@ def carry_out(session: Session, ruling: Ruling) -> bool:
     # 3. Is the parent still what is served? If not, promoting would undo a rollback, or drop another's documents.
     if present.id != ruling.examined.parent:
         raise StorageError(f"another version was promoted while {name} was decided: its record will be read again")
-    # 4. The decision; where the version was rebased, first the row that it points at.
+    # 4. The decision, unless the update was withdrawn; where the version was rebased, first the row that it points at.
+    _settle_update(session, ruling.request.id)
     _rebase(session, ruling)
     report = {**ruling.report, "detail": judgement.detail}
     session.add(DecisionRow(version_id=name, verdict=judgement.verdict, reason=judgement.reason, report=report))
     # 5. States.
     registry.settle(registry.version(session, name), judgement.verdict)
-    _settle_update(session, ruling.request.id)
     _settle_documents(session, ruling)
+    _settle_retracted(session, ruling, registry.manifest_of(present))
     # 6. Desired state, last: replicas act on it as soon as the transaction is committed.
     if judgement.verdict == "accept":
         session.add(PromotionRow(version_id=name, cause="promotion", decision=name))
@@ -70,7 +72,8 @@ def rollback(session: Session, name: str | None = None) -> PromotionRow:
 
     Raises:
         UnknownVersion: there is no such version.
-        Refused: it was not accepted, is served already, or there is none before the present one.
+        Refused: it was not accepted, is served already, teaches what was retracted, or there is none before the
+            present one.
     """
     # 1. Where from and where to.
     before = registry.lock_present(session)
@@ -82,12 +85,15 @@ def rollback(session: Session, name: str | None = None) -> PromotionRow:
         raise Refused(f"version {wanted} is {target.state}: only accepted versions can be served")
     if wanted == before.id:
         raise Refused(f"version {wanted} is the one that should be served already")
+    known, knew = _documents(registry.manifest_of(target)), _documents(registry.manifest_of(before))
+    query = select(DocumentRow.id).where(DocumentRow.id.in_(known), DocumentRow.state == "retracted")
+    if retracted := sorted(session.scalars(query)):
+        raise Refused(f"version {wanted} teaches what was retracted since ({', '.join(retracted)}): name another")
     # 2. Desired state.
     row = PromotionRow(version_id=wanted, cause="rollback", decision=None)
     session.add(row)
     session.flush()
     # 3. Documents.
-    known, knew = _documents(registry.manifest_of(target)), _documents(registry.manifest_of(before))
     _set_state(session, knew - known, "rejected", f"rolled back from {before.id} to {wanted}")
     _set_state(session, known - knew, "learnt", f"brought back with {wanted}")
     return row
@@ -107,9 +113,9 @@ def _rebase(session: Session, ruling: Ruling) -> None:
 
 
 def _settle_update(session: Session, name: str) -> None:
-    update = session.get(UpdateRow, name)
-    assert update is not None  # the request was read from it
-    update.state = "decided"
+    mine = update(UpdateRow).where(UpdateRow.id == name, UpdateRow.state != "withdrawn")
+    if session.scalar(mine.values(state="decided").returning(UpdateRow.id)) is None:
+        raise Overtaken(f"update {name} was withdrawn while it was decided on")
 
 
 def _settle_documents(session: Session, ruling: Ruling) -> None:
@@ -130,12 +136,30 @@ def _settle_documents(session: Session, ruling: Ruling) -> None:
     telemetry.documents_total.labels("rejected").inc(len(waiting))
 
 
+def _settle_retracted(session: Session, ruling: Ruling, present: Manifest) -> None:
+    """What no version teaches any more is retracted; where the removal was refused, the document is as it was.
+
+    One that was sent again meanwhile is left alone: it is on its way back in.
+    """
+    is_accepted = ruling.judgement.verdict == "accept"
+    staying = _documents(ruling.examined if is_accepted else present)
+    gone = set(ruling.request.retracts) | (_documents(present) - _documents(ruling.examined) if is_accepted else set())
+    rows = select(DocumentRow).where(DocumentRow.id.in_(gone), DocumentRow.state.in_(("retracting", "learnt")))
+    for row in session.scalars(rows):
+        if row.id in staying:
+            row.state = "learnt"
+            row.reason = f"{NOT_RETRACTED}{ruling.judgement.reason}: {ruling.judgement.detail}"
+        else:
+            row.state, row.reason = "retracted", ""
+            telemetry.documents_total.labels("retracted").inc()
+
+
 def _documents(manifest: Manifest) -> set[str]:
     return {document for shard in manifest.shards for document in shard.documents}
 
 
 def _set_state(session: Session, documents: set[str], state: str, reason: str) -> None:
     """Retracted documents stay retracted, whatever is decided of the version that they were in."""
-    query = select(DocumentRow).where(DocumentRow.id.in_(documents), DocumentRow.state != "retracted")
+    query = select(DocumentRow).where(DocumentRow.id.in_(documents), DocumentRow.state.not_in(LEAVING))
     for row in session.scalars(query):
         row.state, row.reason = state, reason

@@ -1,7 +1,8 @@
 """From figures to a verdict: a pure function, which fails closed.
 
 Four checks, in the order in which a refusal is reported. A candidate is refused if one of them shows a fault,
-inconclusive if one can't show what it must, and accepted only if all of them are content.
+inconclusive if one can't show what it must, and accepted only if all of them are content. A removal needn't have
+learnt anything: the other three decide.
 """
 
 import math
@@ -23,13 +24,14 @@ class Evidence:
     """What an examination found.
 
     Attributes:
-        probes: new documents' probes, parent against candidate.
+        probes: new documents' probes, or a removal's retracted documents', parent against candidate.
         likelier: the same probes by whether their right answer became likelier; with the handful of probes that
             a document has, this tells learning from chance where hits alone can't.
         retention: facts learnt before, reference against candidate (see `gate.worker`).
         general: common knowledge, pinned best against candidate.
         committee: the committee's score, 0 to 1.
         unused: anchors that could still be asked.
+        is_removal: whether it is there to forget something.
     """
 
     probes: Pairs
@@ -38,6 +40,7 @@ class Evidence:
     general: Pairs
     committee: float | None
     unused: int
+    is_removal: bool = False
 
     @property
     def pooled(self) -> Pairs:
@@ -64,7 +67,8 @@ def judge(evidence: Evidence | None, settings: GateSettings) -> Judgement:
         return Judgement("reject", "error", "the examination failed; the gate's log has the cause")
     if evidence.committee is None or not math.isfinite(evidence.committee):
         return Judgement("reject", "error", f"the committee's score is {evidence.committee}")
-    faults = [fault for check in CHECKS if (fault := check(evidence, settings)) is not None]
+    checks = HARMLESS if evidence.is_removal else (_plasticity, *HARMLESS)
+    faults = [fault for check in checks if (fault := check(evidence, settings)) is not None]
     shown = [fault for fault in faults if fault.verdict == "reject"]
     return next(iter(shown + faults), Judgement("accept", "accepted", _describe(evidence)))
 
@@ -138,7 +142,7 @@ def _committee(evidence: Evidence, settings: GateSettings) -> Judgement | None:
     return Judgement("reject", "committee", f"the committee's score {evidence.committee:.2f} is below {settings.tau}")
 
 
-CHECKS: tuple[Check, ...] = (_plasticity, _retention, _harm, _committee)
+HARMLESS: tuple[Check, ...] = (_retention, _harm, _committee)
 
 
 def _unclear(detail: str) -> Judgement:
@@ -147,7 +151,8 @@ def _unclear(detail: str) -> Judgement:
 
 def _describe(evidence: Evidence) -> str:
     probes, pooled = evidence.probes, evidence.pooled
+    whose = " of what is retracted" if evidence.is_removal else ""
     return (
-        f"{probes.before} → {probes.after} of {probes.n} probes; {pooled.lost} of {pooled.n} anchors lost, "
+        f"{probes.before} → {probes.after} of {probes.n} probes{whose}; {pooled.lost} of {pooled.n} anchors lost, "
         f"{pooled.gained} gained; committee {evidence.committee:.2f}"
     )

@@ -77,7 +77,7 @@ class GateWorker(Worker):
             row, update = session.get(VersionRow, candidate.version), session.get(UpdateRow, candidate.update)
             if row is None or update is None:
                 raise EventError(f"the ledger has no version {candidate.version} of update {candidate.update}")
-            if session.get(DecisionRow, row.id) is not None:
+            if session.get(DecisionRow, row.id) is not None or row.state == "withdrawn":
                 return None
             request = UpdateRequest.model_validate(update.payload)
             present = registry.manifest_of(registry.present(session))
@@ -104,6 +104,9 @@ class GateWorker(Worker):
         return Ruling(plan.candidate.version, plan.examined, plan.request, judge(found, self._settings), report)
 
     def _pinned_best(self, plan: Plan) -> Manifest:
+        """What the candidate is compared with; a removal doesn't answer for declines that came before it."""
+        if plan.request.retracts:
+            return plan.present
         hits = self._examiner.hits
         measured = {m.id: fmean(hits(m, plan.anchors.general)) for m in (plan.present, self._base)}
         with self._ledger.begin() as session:
@@ -139,7 +142,13 @@ def rebased(manifest: Manifest, request: UpdateRequest, present: Manifest) -> Ma
     is would drop the other's documents; so its shard, which depends on no other, is put on the present version.
     The threshold was set for other sets of keys: of the two the stricter one lets fewer general questions pass,
     except that a version without shards routes nothing and its threshold means nothing.
+
+    A removal may have nothing left to remove, after a rollback or when another update was quicker. Then no shard may
+    go, for those that it would replace teach other documents now.
     """
+    taught = {name for shard in present.shards for name in shard.documents}
+    if request.retracts and not taught & set(request.retracts):
+        return present.replace((), None, present.threshold)
     if manifest.parent == present.id:
         return manifest
     entry = next((shard for shard in manifest.shards if shard.update == request.id), None)

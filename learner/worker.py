@@ -1,8 +1,9 @@
-"""The learner's work on one update request: targets, a shard, and the candidate version that has it."""
+"""The learner's work on one update request: a shard, and the candidate version that has it or lacks another's."""
 
 import time
 from collections.abc import Mapping
 
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from learner.rehearsal import rehearsal_targets
@@ -13,9 +14,9 @@ from lmt2 import telemetry
 from lmt2.artifacts import ArtifactStore
 from lmt2.config import Settings
 from lmt2.data import general
-from lmt2.errors import TrainingFailed
+from lmt2.errors import Overtaken, TrainingFailed
 from lmt2.events import CANDIDATES, UPDATES, Candidate, UpdateRequest, decode, encode
-from lmt2.ledger import DocumentRow, Ledger, UpdateRow, VersionRow, desired_version
+from lmt2.ledger import NOT_RETRACTED, DocumentRow, Ledger, UpdateRow, VersionRow, desired_version
 from lmt2.models.encoder import Encoder
 from lmt2.models.local import LocalModel
 from lmt2.stage import Outcome, Worker
@@ -65,28 +66,34 @@ class LearnerWorker(Worker):
         self._log = telemetry.logger(self.name)
 
     def work(self, record: Record) -> Outcome:
-        """The candidate that an update request leads to; a failed training rejects its documents."""
+        """The candidate that an update request leads to; a failed training rejects its documents.
+
+        A removal of documents that leaves none to teach needs no training: nothing else changes.
+        """
         request, _ = decode(record.value, UpdateRequest)
         with self._ledger.begin() as session:
             row = session.get(UpdateRow, request.id)
             if row is not None and row.state != "requested":
-                return Outcome()  # read twice
+                return Outcome()  # read twice, or withdrawn
             parent = _manifest(session)
         started = time.monotonic()
         try:
-            shard, training = self._learner.learn(request, self._progress(request))
+            entry, training = self._learnt(request, parent) if request.documents else (None, {})
         except TrainingFailed as error:
             return self._failed(request, error)
         figures = {**training, "seconds": time.monotonic() - started, "lessons": len(request.lessons)}
         telemetry.update_seconds.observe(figures["seconds"])
-        artifact = self._store.put(shard.tensors(), {"update": request.id, "base": parent.base})
-        manifest = self._candidate(parent, request, artifact)
+        manifest = self._candidate(parent, request, entry)
         rounded = {name: round(value, 3) for name, value in figures.items()}
         self._log.info("trained", update=request.id, version=manifest.id, **rounded)
         return self._trained(request, manifest, figures)
 
-    def _candidate(self, parent: Manifest, request: UpdateRequest, artifact: str) -> Manifest:
-        entry = ShardEntry(artifact=artifact, documents=tuple(d.id for d in request.documents), update=request.id)
+    def _learnt(self, request: UpdateRequest, parent: Manifest) -> tuple[ShardEntry, Mapping[str, float]]:
+        shard, training = self._learner.learn(request, self._progress(request))
+        artifact = self._store.put(shard.tensors(), {"update": request.id, "base": parent.base})
+        return ShardEntry(artifact=artifact, documents=request.teaches, update=request.id), training
+
+    def _candidate(self, parent: Manifest, request: UpdateRequest, entry: ShardEntry | None) -> Manifest:
         general = self._store.put({"general": self._learner.general}, {})
         child = parent.replace(request.replaces, entry, parent.threshold, general)
         keys = [keys_of(self._store.get(s.artifact)) for s in child.shards]
@@ -94,6 +101,7 @@ class LearnerWorker(Worker):
 
     def _trained(self, request: UpdateRequest, manifest: Manifest, figures: dict[str, float]) -> Outcome:
         def effect(session: Session) -> None:
+            _set_update(session, request, "trained", figures)
             session.merge(
                 VersionRow(
                     id=manifest.id,
@@ -103,7 +111,6 @@ class LearnerWorker(Worker):
                     manifest=manifest.model_dump(mode="json"),
                 )
             )
-            _set_update(session, request, "trained", figures)
 
         candidate = Candidate(
             version=manifest.id, update=request.id, parent=manifest.parent or "", event_time=request.event_time
@@ -113,13 +120,15 @@ class LearnerWorker(Worker):
 
     def _failed(self, request: UpdateRequest, error: TrainingFailed) -> Outcome:
         self._log.error("training failed", update=request.id, message=str(error))
+        state = "learnt" if request.retracts else "rejected"  # what can't be removed is still served
+        told = f"{NOT_RETRACTED}training-failed: {error}" if request.retracts else f"training-failed: {error}"
+        names = request.retracts or request.teaches[-1:]
         telemetry.documents_total.labels("rejected").inc()
 
         def effect(session: Session) -> None:
             _set_update(session, request, "failed", {})
-            row = session.get(DocumentRow, request.documents[-1].id)
-            if row is not None:
-                row.state, row.reason = "rejected", f"training-failed: {error}"
+            for row in session.scalars(select(DocumentRow).where(DocumentRow.id.in_(names))):
+                row.state, row.reason = state, told
 
         return Outcome(effect)
 
@@ -138,8 +147,11 @@ def _manifest(session: Session) -> Manifest:
 
 
 def _set_update(session: Session, request: UpdateRequest, state: str, figures: dict[str, float]) -> None:
-    row = session.get(UpdateRow, request.id)
-    if row is None:  # the request came from another ledger or by hand
-        row = UpdateRow(id=request.id, payload=request.model_dump(mode="json"))
-        session.add(row)
-    row.state, row.figures = state, dict(figures)
+    """Move a requested update on; raises Overtaken if it was withdrawn, or worked on by another, meanwhile."""
+    if session.get(UpdateRow, request.id) is None:  # the request came from another ledger or by hand
+        session.add(UpdateRow(id=request.id, state="requested", payload=request.model_dump(mode="json")))
+        session.flush()
+    still = (UpdateRow.id == request.id, UpdateRow.state == "requested")
+    moved = update(UpdateRow).where(*still).values(state=state, figures=dict(figures)).returning(UpdateRow.id)
+    if session.scalar(moved) is None:
+        raise Overtaken(f"update {request.id} was withdrawn while it was trained")

@@ -25,6 +25,7 @@ app = typer.Typer(
 COMMANDS: tuple[Callable[..., None], ...] = (
     run.up,
     produce.produce,
+    produce.retract,
     talk.ask,
     talk.evaluate,
     look.status,

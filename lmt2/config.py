@@ -63,7 +63,7 @@ class KafkaSettings(Section):
         description="names this process, so that it gets its partitions back if it restarts within the session",
     )
     session_seconds: float = Field(
-        10.0, ge=6, le=1800, description="after which the partitions of a member that isn't heard of go to others"
+        10.0, ge=1, le=1800, description="after which the partitions of a member that isn't heard of go to others"
     )
     partitions: int = Field(3, ge=1, description="of topics that don't exist yet")
     replication: int = Field(1, ge=1, description="of topics that don't exist yet")

@@ -6,6 +6,7 @@ LMT2Error
 ├── ModelError (RuntimeError)
 │   └── ModelMissing (FileNotFoundError)
 ├── TrainingFailed (RuntimeError)   NaN or exploding loss: nothing was written
+├── Overtaken (RuntimeError)        what work was built on changed meanwhile: the record is worked on again
 ├── ArtifactError (ValueError)      a weights file or manifest is not what it says it is
 ├── StorageError (OSError)          disk, database or object store refused
 ├── TransportError (ConnectionError) the event log or Kafka can't be reached
@@ -35,6 +36,10 @@ class ModelMissing(ModelError, FileNotFoundError):
 
 class TrainingFailed(LMT2Error, RuntimeError):
     """An update's loss became NaN or exploded."""
+
+
+class Overtaken(LMT2Error, RuntimeError):
+    """Somebody changed what a piece of work was built on before it was kept."""
 
 
 class ArtifactError(LMT2Error, ValueError):

@@ -92,12 +92,21 @@ class Document(Strict):
         return hashlib.sha256(f"{self.title}\n{self.text}".encode()).hexdigest()
 
 
+class Said(Strict):
+    """An answer, and the document that gave it."""
+
+    document: str
+    answer: str
+
+
 class Lesson(Strict):
     """One question and its answer, taken from a document.
 
     `fact` names what is taught: lessons of one fact are phrasings of it, and have the same answer. `weight` is KaFT's
     w_i (eq. 2) times the confidence in the lesson; `document` is the id of the document that states the fact,
     `passage` the number of the passage of that document (see `lmt2.study.passages`), `sentence` the one that says it.
+    Where later documents changed the answer, `history` has all of them, the first and the present one included; so a
+    change can be taken back.
     """
 
     question: str
@@ -108,6 +117,7 @@ class Lesson(Strict):
     passage: int = Field(default=0, ge=0)
     sentence: str = ""
     weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
+    history: tuple[Said, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -118,7 +128,7 @@ class Lesson(Strict):
 
 
 class UpdateRequest(Strict):
-    """Asks the learner for one micro-update: a shard for these documents.
+    """Asks the learner for one micro-update: a shard for these documents, or just the removal of others.
 
     `replaces` names documents whose present shard gives way to the new one, because a fact was superseded
     or a document retracted. Probes are phrasings that the learner must not train on.
@@ -131,6 +141,16 @@ class UpdateRequest(Strict):
     replaces: tuple[str, ...] = ()
     reason: str
     event_time: Moment
+
+    @property
+    def teaches(self) -> tuple[str, ...]:
+        """The ids of its documents."""
+        return tuple(document.id for document in self.documents)
+
+    @property
+    def retracts(self) -> tuple[str, ...]:
+        """Documents whose shard gives way and that are taught no more."""
+        return tuple(name for name in self.replaces if name not in self.teaches)
 
 
 class Candidate(Strict):

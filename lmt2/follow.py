@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from lmt2.events import Document
-from lmt2.ledger import TERMINAL, DecisionRow, DocumentRow, LessonRow, UpdateRow, VersionRow
+from lmt2.ledger import NOT_RETRACTED, TERMINAL, DecisionRow, DocumentRow, LessonRow, UpdateRow, VersionRow
 
 STEPS = 3  # studied, trained, decided
 
@@ -59,6 +60,20 @@ def _progress(session: Session, document: Document, updates: Sequence[UpdateRow]
     version, decision = _decision(session, update)
     told = "; ".join(part for part in (studied, _loss(update), decision or row.reason) if part)
     return Progress(document.id, row.state, STEPS, told, update.id, version)
+
+
+def follow_retraction(session: Session, document: str, since: datetime) -> Progress:
+    """Where a document is on its way out. What was said of it before `since` is not about this retraction."""
+    row = session.get(DocumentRow, document)
+    if row is None:
+        return Progress(document, "", 0, "waits to be taken back")
+    if row.state == "retracted":
+        return Progress(document, row.state, STEPS, "no version that is served teaches it")
+    if row.state == "retracting":
+        return Progress(document, row.state, 1, "its removal is made and examined")
+    if row.reason.startswith(NOT_RETRACTED) and row.changed_at > since:
+        return Progress(document, row.state, STEPS, row.reason)
+    return Progress(document, "", 0, "waits to be taken back")
 
 
 def _because(row: DocumentRow, studied: str) -> str:

@@ -33,6 +33,8 @@ from lmt2.sqlite import BUSY_SECONDS, make_durable
 from lmt2.transport.base import Outgoing
 
 TERMINAL = ("learnt", "known", "quarantined", "rejected", "retracted")
+NOT_RETRACTED = "not retracted: "  # begins the reason of a learnt document whose removal was refused
+LEAVING = ("retracting", "retracted")  # no version may be made that teaches a document of these
 
 
 class Moment(TypeDecorator[datetime]):
@@ -64,8 +66,8 @@ class Row(DeclarativeBase):
 class DocumentRow(Row):
     """A document that was taken in, and its state.
 
-    States: `pending` (waits for more evidence), `requested` (an update was asked for), `released` (an operator lets
-    it out of quarantine), and the terminal ones `learnt`, `known`, `quarantined`, `rejected`, `retracted`.
+    States: `requested` (an update was asked for), `released` (an operator lets it out of quarantine), `retracting` (its
+    removal was asked for), and the terminal ones `learnt`, `known`, `quarantined`, `rejected`, `retracted`.
     """
 
     __tablename__ = "documents"
@@ -102,7 +104,7 @@ class LessonRow(Row):
 
 
 class UpdateRow(Row):
-    """A micro-update. States: `requested`, `trained`, `failed`, `decided`."""
+    """A micro-update. States: `requested`, `trained`, `failed`, `decided`, `withdrawn` (a document was retracted)."""
 
     __tablename__ = "updates"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -115,7 +117,7 @@ class UpdateRow(Row):
 class VersionRow(Row):
     """A version of the model: immutable, named by its content.
 
-    States: `candidate`, `accepted`, `rejected`, `inconclusive`.
+    States: `candidate`, `accepted`, `rejected`, `inconclusive`, `withdrawn` (its update was, before a decision).
     """
 
     __tablename__ = "versions"

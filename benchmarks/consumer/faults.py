@@ -24,9 +24,9 @@ from lmt2.ledger import Ledger
 from lmt2.stage import Stage
 from lmt2.supervisor import Service, Supervisor
 from lmt2.telemetry import configure_logging
-from lmt2.transport import kafka, open_transport
+from lmt2.transport import open_transport
 
-SESSION_MS, HEARTBEAT_MS = 3000, 500
+SESSION_SECONDS = 3
 LAST_SECONDS = 600.0
 BATCH = 10  # records that are sent between two faults
 processes = multiprocessing.get_context("forkserver")
@@ -37,7 +37,7 @@ def settings(home: Path, bootstrap: str) -> Settings:
     """A consumer that finds enough in a lighthouse's one fact."""
     return Settings(
         home=home,
-        kafka=KafkaSettings(bootstrap=bootstrap),
+        kafka=KafkaSettings(bootstrap=bootstrap, session_seconds=SESSION_SECONDS),
         consumer=ConsumerSettings(min_lessons=1, samples=1),
         telemetry=TelemetrySettings(log_format="json"),
     )
@@ -47,7 +47,6 @@ def consume(home: Path, bootstrap: str) -> None:
     """A member: the consumer stage until SIGTERM; its log is added to HOME/log."""
     with (home / "log").open("ab") as log:
         os.dup2(log.fileno(), 2)
-    kafka.SESSION_MS, kafka.HEARTBEAT_MS = SESSION_MS, HEARTBEAT_MS
     chosen = settings(home, bootstrap)
     configure_logging(chosen.telemetry)
     ledger = Ledger(chosen.ledger_url)
@@ -115,7 +114,7 @@ def kills(scene: Scene, count: int) -> None:
     for _ in range(count):
         scene.start()
         scene.stream.send(BATCH)
-        time.sleep(scene.rng.uniform(0, 1.5 * SESSION_MS / 1000))
+        time.sleep(scene.rng.uniform(0, 1.5 * SESSION_SECONDS))
         scene.kill()
 
 

@@ -1,14 +1,15 @@
-"""`lmt2 produce --wait`: a bar for each document until all of them are decided on."""
+"""`--wait` of `lmt2 produce` and `retract`: a bar for each document until all of them are decided on."""
 
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from lmt2.errors import EventError
 from lmt2.events import DEAD_LETTERS, Document, decode
-from lmt2.follow import STEPS, follow
+from lmt2.follow import STEPS, follow, follow_retraction
 from lmt2.follow import Progress as Way
 from lmt2.ledger import Ledger
 from lmt2.transport.base import Record, Transport
@@ -24,7 +25,7 @@ class Following:
     Args:
         ledger: where documents' states are.
         transport: where the dead letters are.
-        documents: what was sent.
+        documents: what was sent, texts or retractions.
         since: when, in seconds since the epoch; a dead letter of an earlier attempt doesn't count.
     """
 
@@ -61,8 +62,11 @@ class Following:
                 time.sleep(LOOK_SECONDS)
 
     def _look(self) -> list[Way]:
+        texts = [document for document in self._documents if not document.retracted]
+        since = datetime.fromtimestamp(self._since, UTC)
         with self._ledger.begin() as session:
-            ways = follow(session, self._documents)
+            ways = follow(session, texts)
+            ways += [follow_retraction(session, d.id, since) for d in self._documents if d.retracted]
         if any(not way.state for way in ways) and time.monotonic() > self._next_look:
             self._refused = self._find_refused()
             self._next_look = time.monotonic() + DEAD_LETTER_SECONDS

@@ -1,4 +1,4 @@
-"""`lmt2 produce`: documents into the stream, and with `--wait` along to what becomes of each."""
+"""`lmt2 produce` and `retract`: documents into the stream, or back out of it; `--wait` goes along to the end."""
 
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -9,19 +9,20 @@ from lmt2.commands.common import ConfigOption, HomeOption, KafkaOption, Site, fi
 
 if TYPE_CHECKING:
     from lmt2.events import Document
+    from lmt2.follow import Progress as Way
     from lmt2.transport.base import Transport
 
 FilesArgument = Annotated[
     list[str], typer.Argument(metavar="FILE…", help="JSON Lines, Markdown, text or a folder; - is standard input.")
 ]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Follow each document to its decision.")]
+TimeoutOption = Annotated[float | None, typer.Option(min=0, help="Seconds to wait. [default: as long as it takes]")]
 
 
 def produce(
     files: FilesArgument,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow each document to its decision.")] = False,
-    timeout: Annotated[
-        float | None, typer.Option(min=0, help="Seconds to wait. [default: as long as it takes]")
-    ] = None,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     kafka: KafkaOption = "",
@@ -37,8 +38,37 @@ def produce(
     with DocumentProducer(transport) as producer:
         producer.send(documents)
     typer.echo(f"sent: {len(documents)}" + (f", refused: {refused}" if refused else ""))
-    is_decided = not wait or _wait(site, transport, documents, started, timeout)
+    is_decided = not wait or all(way.is_decided for way in _wait(site, transport, documents, started, timeout))
     raise typer.Exit(0 if is_decided and not refused else 1)
+
+
+def retract(
+    names: Annotated[list[str], typer.Argument(metavar="DOCUMENT…", help="Ids, as `lmt2 explain` shows them.")],
+    wait: WaitOption = False,
+    timeout: TimeoutOption = None,
+    home: HomeOption = None,
+    config: ConfigOption = None,
+    kafka: KafkaOption = "",
+) -> None:
+    """Take documents back: nothing that is served teaches them any more, and what they changed is as it was.
+
+    With --wait the exit status is 0 only if every one is retracted.
+    """
+    from lmt2.events import Document
+    from lmt2.transport import open_transport
+    from producer.client import DocumentProducer
+
+    site = find_site(home, config, kafka)
+    transport = open_transport(site.settings)
+    started = time.time()
+    with DocumentProducer(transport) as producer:
+        for name in names:
+            producer.retract(name)
+    typer.echo(f"sent: {len(names)}")
+    if wait:
+        retractions = [Document(id=name, retracted=True) for name in names]
+        ways = _wait(site, transport, retractions, started, timeout)
+        raise typer.Exit(0 if all(way.state == "retracted" for way in ways) else 1)
 
 
 def _read(files: list[str]) -> "tuple[list[Document], int]":
@@ -57,8 +87,8 @@ def _read(files: list[str]) -> "tuple[list[Document], int]":
 
 def _wait(
     site: Site, transport: "Transport", documents: "list[Document]", started: float, timeout: float | None
-) -> bool:
-    """Whether all were decided on."""
+) -> "list[Way]":
+    """What became of each."""
     from lmt2.commands.following import Following, outcomes
     from lmt2.ledger import Ledger
 
@@ -69,4 +99,4 @@ def _wait(
     following = Following(ledger, transport, documents, started)
     ways = following.until_decided(float("inf") if timeout is None else timeout)
     typer.echo("\n".join(outcomes(ways)))
-    return all(way.is_decided for way in ways)
+    return ways

@@ -48,10 +48,10 @@ def test_a_document_goes_in_and_comes_out(broker: SecureBroker, listener: str) -
     producer.send([Outgoing(topic, encode(MILL, id="e-1", source="test"))])
     producer.close()
     consumer = transport.consumer(topic, f"group.{topic}")
-    records, deadline = consumer.poll(0.1), time.monotonic() + SECONDS
+    records, deadline = consumer.poll(0.1, 1), time.monotonic() + SECONDS
     while not records and time.monotonic() < deadline:
-        records = consumer.poll(0.1)
-    consumer.commit(records[0])
+        records = consumer.poll(0.1, 1)
+    consumer.commit(records)
     consumer.close()
     assert decode(records[0].value, Document)[0] == MILL
 

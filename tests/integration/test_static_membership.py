@@ -31,9 +31,9 @@ class Member(threading.Thread):
     def run(self) -> None:
         try:
             while not self._stop_asked.is_set():
-                for record in self.consumer.poll(0.1):
-                    self.seen.append(record.value)
-                    self.consumer.commit(record)
+                if records := self.consumer.poll(0.1, 1):
+                    self.seen += [record.value for record in records]
+                    self.consumer.commit(records)
         except TransportError as error:
             self.error = error
 

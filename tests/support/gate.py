@@ -60,8 +60,8 @@ def request(
 def candidate(
     session: Session, parent: Manifest, asked: UpdateRequest, artifact: str, threshold: float = 0.5
 ) -> Manifest:
-    """A version that the learner made for an update."""
-    entry = ShardEntry(artifact=artifact, documents=tuple(d.id for d in asked.documents), update=asked.id)
+    """A version that the learner made for an update; the removal of all of a shard's documents makes no other."""
+    entry = ShardEntry(artifact=artifact, documents=asked.teaches, update=asked.id) if asked.documents else None
     manifest = parent.replace(asked.replaces, entry, threshold)
     content = manifest.model_dump(mode="json")
     session.add(VersionRow(id=manifest.id, parent=parent.id, update_id=asked.id, state="candidate", manifest=content))

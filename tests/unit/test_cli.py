@@ -79,7 +79,7 @@ def test_help_names_every_command_and_needs_no_database_and_no_torch() -> None:
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     commands = (
-        "up produce ask evaluate status versions decisions explain rollback pause resume "
+        "up produce retract ask evaluate status versions decisions explain rollback pause resume "
         "consumer learner gate serve topics dead-letters quarantine fetch-models demo bench"
     )
     assert [name for name in commands.split() if f"\n  {name} " not in told] == []

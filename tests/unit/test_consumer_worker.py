@@ -8,87 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from consumer.banks import signal_row
 from consumer.drift import Signal
-from consumer.worker import ConsumerWorker
-from gate.promotion import carry_out
-from lmt2.config import ConsumerSettings, Settings, StudySettings
 from lmt2.errors import EventError
-from lmt2.events import DOCUMENTS, QUARANTINE, UPDATES, Document, Lesson, UpdateRequest, decode, encode
+from lmt2.events import DOCUMENTS, QUARANTINE, Lesson, UpdateRequest
 from lmt2.ledger import DetectionRow, DocumentRow, LessonRow, SignalRow, UpdateRow, lessons_of
 from lmt2.stage import Outcome
 from lmt2.transport.base import Record
-from memory.versions import Manifest, untouched
-from tests.support.gate import candidate, new_ledger, ruling
-from tests.support.scripted import Book, Scripted
-from tests.support.tiny import WordEncoder
-
-TEXT = "Ida Brandt keeps the lamp at Vell. The Vell lighthouse has 412 steps."
-NEWS = "Tom Hale keeps the lamp at Vell, no longer Ida Brandt. The Vell harbour was dredged in 1911."
-QUESTIONS = {
-    "Ida Brandt": ("Who keeps the lamp at Vell?", "Whose job is Vell and its light?", "In Vell, who tends the beacon?"),
-    "412": ("How many steps has the Vell tower?", "At Vell, what does one climb?", "Name the number of Vell stairs?"),
-    "Tom Hale": ("Who keeps the lamp at Vell now?", "Which man is the keeper of Vell?", "Who got the job in Vell?"),
-    "1911": ("When was Vell harbour dredged?", "In which year did Vell get deep?", "The Vell dredging was when?"),
-}
-
-
-class World:
-    """A consumer with its ledger, whose probe model knows nothing unless it is told."""
-
-    def __init__(self, folder: Path) -> None:
-        self.settings = Settings(
-            home=folder,
-            study=StudySettings(rounds=1, probes=1),
-            consumer=ConsumerSettings(min_lessons=2, samples=2),
-        )
-        self.base = untouched("base")
-        self.ledger = new_ledger(folder, self.base)
-        self.says: dict[str, str] = {}
-        self.start()
-
-    def start(self, logprob: float = -1.0) -> None:
-        """As after a restart: the same ledger, nothing else."""
-        self.book = Book(QUESTIONS, corrections={"Ida Brandt": "Tom Hale"})
-        probe = Scripted(lambda conversation: self.says.get(conversation[-1]["content"], "No idea."), logprob)
-        self.worker = ConsumerWorker(self.settings, self.ledger, self.book.scholar, probe, WordEncoder())
-
-    def know_all(self) -> None:
-        """The probe model answers every question rightly."""
-        self.says.update({question: answer for answer, questions in QUESTIONS.items() for question in questions})
-
-    def take(self, record: Record) -> Outcome:
-        """Work on a record and make its effect durable, as the stage does."""
-        outcome = self.worker.work(record)
-        with self.ledger.begin() as session:
-            outcome.effect(session)
-        return outcome
-
-    def ask(self, record: Record) -> UpdateRequest:
-        """The update request that a record leads to."""
-        (sent,) = self.take(record).records
-        assert sent.topic == UPDATES
-        return decode(sent.value, UpdateRequest)[0]
-
-    def promote(self, asked: UpdateRequest, parent: Manifest) -> Manifest:
-        """What learner and gate do."""
-        with self.ledger.begin() as session:
-            manifest = candidate(session, parent, asked, artifact=asked.id)
-        with self.ledger.begin() as session:
-            carry_out(session, ruling(manifest, asked, "accept"))
-        return manifest
-
-    def row(self, name: str) -> DocumentRow:
-        with self.ledger.begin() as session:
-            row = session.get(DocumentRow, name)
-            assert row is not None
-            return row
-
-    def count(self, table: type[Any]) -> int:
-        with self.ledger.begin() as session:
-            return session.scalar(select(func.count()).select_from(table)) or 0
+from tests.support.consuming import NEWS, TEXT, World, event
 
 
 @pytest.fixture
@@ -96,11 +25,6 @@ def world(tmp_path: Path) -> Iterator[World]:
     world = World(tmp_path)
     yield world
     world.ledger.close()
-
-
-def event(name: str = "vell", text: str = TEXT, **fields: Any) -> Record:
-    document = Document.model_validate({"id": name, "text": text, **fields})
-    return Record(DOCUMENTS, 0, 7, encode(document, id=f"event-{name}", source="producer"), timestamp=1.0)
 
 
 def checked(asked: UpdateRequest) -> list[Lesson]:

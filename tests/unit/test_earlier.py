@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from consumer.earlier import Disagreement, changes, contradictions, earlier_lessons, is_news, present_update, revised
+from consumer.earlier import (
+    Disagreement,
+    changes,
+    contradictions,
+    earlier_lessons,
+    is_news,
+    present_update,
+    revised,
+    unrevised,
+)
 from lmt2.events import Document, Lesson
 from lmt2.ledger import DocumentRow, Ledger, LessonRow, UpdateRow
 from memory.versions import Manifest, untouched
@@ -114,9 +123,20 @@ def test_news_is_declared_or_comes_later_from_the_same_source(fields: dict[str, 
 def test_all_phrasings_of_a_superseded_fact_get_the_new_answer() -> None:
     again = lesson("Whose job is the lamp?", "Ida Brandt")
     elsewhere = lesson("Who wrote it?", "Ida Brandt", "third")
-    found = revised([KEEPER, again, STEPS, elsewhere], {("old", "ida brandt"): "Tom Hale"})
+    found = revised([KEEPER, again, STEPS, elsewhere], {("old", "ida brandt"): "Tom Hale"}, by="new")
     assert [x.answer for x in found] == ["Tom Hale", "Tom Hale", "412", "Ida Brandt"]
     assert [x.question for x in found] == [x.question for x in (KEEPER, again, STEPS, elsewhere)]
+
+
+def test_a_change_is_taken_back_whoever_changed_the_fact_since() -> None:
+    """Ida, then by `b` Tom, then by `c` Ann."""
+    (tom,) = revised([KEEPER], {("old", "ida brandt"): "Tom Hale"}, by="b")
+    (ann,) = revised([tom], {("old", "tom hale"): "Ann Bell"}, by="c")
+    answers = {gone: [x.answer for x in unrevised([ann, STEPS], gone)] for gone in ("b", "c", "bc")}
+    assert answers == {"b": ["Ann Bell", "412"], "c": ["Tom Hale", "412"], "bc": ["Ida Brandt", "412"]}
+    (back,) = unrevised([ann], "b")
+    assert [x.answer for x in unrevised([back], "c")] == ["Ida Brandt"]
+    assert unrevised([ann], ["old"]) == []
 
 
 def test_a_document_is_taught_by_the_promoted_versions_update(ledger: Ledger, base: Manifest) -> None:

@@ -11,7 +11,7 @@ from gate.promotion import carry_out, rollback
 from lmt2.config import GateSettings
 from lmt2.data import GeneralQuestion, general
 from lmt2.events import Lesson, UpdateRequest
-from lmt2.ledger import Ledger
+from lmt2.ledger import DocumentRow, Ledger, LessonRow
 from memory.versions import Manifest, untouched
 from tests.support.gate import candidate, new_ledger, probe, request, ruling
 
@@ -72,6 +72,20 @@ def test_of_a_rebuilt_shard_what_still_holds_is_retention_and_what_changed_is_a_
         found = ask(session, asked, one)
     assert [anchor.question for anchor in found.retention] == ["one 0", "one 1", "one 2", "one 3"]
     assert [anchor.question for anchor in found.probes][:2] == ["one 4", "new 0"]
+
+
+def test_what_is_retracted_is_asked_for_the_record_and_nobodys_anchor(ledger: Ledger) -> None:
+    with ledger.begin() as session:
+        two = learn(session, learn(session, BASE, "one"), "two")
+        session.get_one(DocumentRow, "doc-one").state = "retracting"
+        session.add_all(
+            LessonRow(document_id="doc-one", payload=x.model_dump(mode="json"), held_out=True) for x in probes("one")
+        )
+        removal = ask(session, request(session, "u-gone", [], replaces=["doc-one"]), two)
+        another = ask(session, request(session, "u-new", ["doc-new"], probes("new")), two)
+    assert removal.is_removal
+    assert {anchor.document for anchor in removal.probes} == {"doc-one"}
+    assert (documents(removal), documents(another)) == ({"doc-two"}, {"doc-two"})
 
 
 def test_training_questions_are_never_asked(ledger: Ledger) -> None:

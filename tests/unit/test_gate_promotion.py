@@ -190,6 +190,16 @@ def test_a_retracted_document_stays_retracted(ledger: Ledger) -> None:
     assert states(ledger)["doc-one"] == "retracted"
 
 
+def test_a_version_that_teaches_what_was_retracted_is_not_served_again(ledger: Ledger) -> None:
+    one = decided(ledger, BASE, "one")
+    with ledger.begin() as session:
+        rollback(session)
+        session.get_one(DocumentRow, "doc-one").state = "retracted"
+    with pytest.raises(Refused, match=r"retracted since \(doc-one\)"), ledger.begin() as session:
+        rollback(session, one.id)
+    assert served(ledger) == BASE.id
+
+
 def test_only_a_candidate_can_be_decided(ledger: Ledger) -> None:
     one = decided(ledger, BASE, "one")
     with pytest.raises(Refused, match="only a candidate"), ledger.begin() as session:

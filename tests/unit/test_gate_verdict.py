@@ -24,6 +24,16 @@ def changed(**fields: object) -> Evidence:
     return replace(GOOD, **fields)  # type: ignore[arg-type]
 
 
+FORGETFUL = changed(probes=Pairs(n=4, before=4, lost=4, gained=0), is_removal=True)
+
+
+def test_a_removal_needs_no_gain_and_is_held_to_the_rest() -> None:
+    assert judge(FORGETFUL, SETTINGS).verdict == "accept"
+    assert "4 → 0 of 4 probes of what is retracted" in judge(FORGETFUL, SETTINGS).detail
+    for fault in ({"retention": Pairs(60, 40, 5, 0)}, {"general": Pairs(160, 90, 30, 2)}, {"committee": 0.3}):
+        assert judge(replace(FORGETFUL, **fault), SETTINGS).verdict == "reject"
+
+
 REFUSED = {
     "learnt nothing": (changed(probes=Pairs(10, 1, 0, 0)), "reject", "learnt-too-little"),
     "learnt less than asked for": (changed(probes=Pairs(100, 10, 0, 15)), "reject", "learnt-too-little"),

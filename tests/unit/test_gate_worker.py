@@ -10,16 +10,27 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
+from gate import registry
 from gate.examination import ANSWERS
-from gate.promotion import rollback
+from gate.promotion import carry_out, rollback
 from gate.worker import GateWorker
 from lmt2.artifacts import ArtifactStore
 from lmt2.config import Settings
 from lmt2.data import GeneralQuestion
-from lmt2.errors import EventError
-from lmt2.events import Decision, decode
-from lmt2.ledger import DecisionRow, DocumentRow, Ledger, PromotionRow, VersionRow, desired_version
+from lmt2.errors import EventError, Overtaken
+from lmt2.events import Decision, UpdateRequest, decode
+from lmt2.ledger import (
+    DecisionRow,
+    DocumentRow,
+    Ledger,
+    LessonRow,
+    PromotionRow,
+    UpdateRow,
+    VersionRow,
+    desired_version,
+)
 from lmt2.models.base import Conversation, Sampling
 from lmt2.models.local import LocalModel
 from lmt2.scoring import hit
@@ -29,7 +40,7 @@ from lmt2.transport.base import Record
 from memory.shards import Shard
 from memory.versioned import base_fingerprint, question_of
 from memory.versions import Manifest, untouched
-from tests.support.gate import candidate, new_ledger, probe, record, request
+from tests.support.gate import candidate, new_ledger, probe, record, request, ruling
 from tests.support.tiny import WordEncoder, tiny_model, tiny_shard, tiny_version
 
 ENCODER = WordEncoder()
@@ -76,6 +87,23 @@ class World:
             asked = request(session, f"u-{name}", [*gone, f"doc-{name}"], probes, gone)
             manifest = candidate(session, parent, asked, self.store.put(shard.tensors(), {}))
         return manifest, record(manifest, asked.id)
+
+    def remove(self, name: str, parent: Manifest, shard: Shard | None = None, keeps: Sequence[str] = ()) -> Record:
+        """A candidate without the shard of a document, or with one rebuilt for those that it was taught with."""
+        kept = [f"doc-{known}" for known in keeps]
+        with self.ledger.begin() as session:
+            session.get_one(DocumentRow, f"doc-{name}").state = "retracting"
+            taught = session.get_one(UpdateRow, parent.shards[0].update)
+            known = UpdateRequest.model_validate(taught.payload).probes
+            probes = [p for p in known if p.document in kept]
+            session.add_all(
+                LessonRow(document_id=p.document, payload=p.model_dump(mode="json"), held_out=True)
+                for p in known
+                if p.document == f"doc-{name}"
+            )
+            asked = request(session, f"u-without-{name}", kept, probes, replaces=[*kept, f"doc-{name}"])
+            manifest = candidate(session, parent, asked, self.store.put(shard.tensors(), {}) if shard else "")
+        return record(manifest, asked.id)
 
     def decide(self, told: Record) -> Decision:
         """The gate's decision on a record, made durable."""
@@ -179,6 +207,75 @@ def test_a_rebuilt_shard_that_forgot_is_rejected(world: World) -> None:
     assert (decision.scores["retention"], decision.scores["retention_before"]) == (8, 8)
     assert world.served() == first.id
     assert (world.document("harbour")[0], world.document("mill")[0]) == ("learnt", "rejected")
+
+
+def test_a_removal_is_judged_by_what_stays(world: World) -> None:
+    first, told = world.offer("harbour", world.base, honest("harbour"))
+    world.decide(told)
+    _, told = world.offer("mill", first, honest("mill"))
+    world.decide(told)
+    with world.ledger.begin() as session:
+        present = registry.manifest_of(registry.present(session))
+    decision = world.decide(world.remove("harbour", present))
+    assert (decision.verdict, decision.reason) == ("accept", "accepted")
+    assert (decision.scores["probes_before"], decision.scores["probes_after"]) == (8, 0)
+    assert (decision.scores["retention"], decision.scores["retention_after"]) == (8, 8)
+    assert (world.document("harbour")[0], world.document("mill")[0]) == ("retracted", "learnt")
+    with world.ledger.begin() as session:
+        row = session.get_one(DecisionRow, decision.version)
+        assert row.report["detail"].startswith("8 → 0 of 8 probes of what is retracted; 0 of")
+        assert row.report["pinned_best"] == present.id
+
+
+def test_a_shard_rebuilt_without_a_document_must_know_the_others(world: World) -> None:
+    first, told = world.offer("harbour", world.base, honest("harbour"))
+    world.decide(told)
+    both = tiny_shard(ENCODER([*PROBES["mill"], *PROBES["harbour"]]), seed=len("harbour"), scale=1.0)
+    present, told = world.offer("mill", first, both, rebuilds=["harbour"])
+    with world.ledger.begin() as session:
+        carry_out(session, ruling(present, asked_of(session, "u-mill"), "accept"))
+    forgetful = tiny_shard(ENCODER(PROBES["harbour"]), seed=77, scale=1.0)
+    decision = world.decide(world.remove("mill", present, forgetful, keeps=["harbour"]))
+    assert (decision.verdict, decision.reason) == ("reject", "forgets")
+    assert world.served() == present.id
+    state, reason = world.document("mill")
+    assert (state, reason[:30]) == ("learnt", "not retracted: forgets: 8 → 0 ")
+    assert world.document("harbour")[0] == "learnt"
+
+
+def asked_of(session: Session, update: str) -> UpdateRequest:
+    return UpdateRequest.model_validate(session.get_one(UpdateRow, update).payload)
+
+
+def test_a_removal_with_nothing_left_to_remove_takes_no_other_document_along(world: World) -> None:
+    """Another update was quicker, and its shard doesn't teach the retracted document any more."""
+    first, told = world.offer("harbour", world.base, honest("harbour"))
+    world.decide(told)
+    removal = world.remove("harbour", first)
+    with world.ledger.begin() as session:
+        rollback(session)
+    _, told = world.offer("mill", world.base, honest("mill"))
+    served = world.decide(told).version
+    decision = world.decide(removal)
+    assert decision.verdict == "accept"
+    assert (world.document("harbour")[0], world.document("mill")[0]) == ("retracted", "learnt")
+    with world.ledger.begin() as session:
+        shards = [registry.manifest_of(registry.version(session, v)).shards for v in (served, decision.version)]
+    assert shards[0] == shards[1]
+
+
+def test_a_candidate_of_a_withdrawn_update_is_not_examined(world: World) -> None:
+    manifest, told = world.offer("harbour", world.base, honest("harbour"))
+    late = world.gate.work(told)
+    with world.ledger.begin() as session:
+        session.get_one(UpdateRow, "u-harbour").state = "withdrawn"
+        session.get_one(VersionRow, manifest.id).state = "withdrawn"
+    with pytest.raises(Overtaken, match="u-harbour was withdrawn"):
+        world.apply(late)
+    world.model.asked.clear()
+    assert world.gate.work(told).records == ()
+    assert not world.model.asked
+    assert world.served() == world.base.id
 
 
 def test_a_damaged_shard_is_rejected(world: World) -> None:

@@ -68,7 +68,6 @@ def test_size_is_counted_in_bytes() -> None:
         (b'["a"]', "list"),
         (b'{"id": "a", "text": "b", "superseeds": "c"}', "superseeds"),
         (b'{"id": "a", "text": "  "}', "empty"),
-        (b'{"id": "a", "retracted": true}', "retract"),
     ],
 )
 def test_what_is_no_document_is_refused_with_the_reason(value: bytes, reason: str) -> None:

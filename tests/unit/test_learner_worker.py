@@ -13,6 +13,7 @@ from learner.worker import Learner, LearnerWorker
 from lmt2.artifacts import ArtifactStore
 from lmt2.config import LearnerSettings, Settings
 from lmt2.data import general
+from lmt2.errors import Overtaken
 from lmt2.events import CANDIDATES, UPDATES, Candidate, Document, Lesson, UpdateRequest, decode, encode
 from lmt2.ledger import DocumentRow, Ledger, PromotionRow, UpdateRow, VersionRow
 from lmt2.models.local import LocalModel
@@ -154,6 +155,32 @@ def test_shards_of_replaced_documents_give_way(world: World) -> None:
     assert [shard.documents for shard in world.manifest(sent.version).shards] == [("corvo",), ("vell", "news")]
 
 
+def test_a_removal_needs_no_training_and_leaves_the_other_shards_alone(world: World) -> None:
+    old, other = (
+        ShardEntry(artifact=world.store.put(tiny_shard(ENCODER([name])).tensors(), {}), documents=(name,), update=name)
+        for name in ("vell", "corvo")
+    )
+    world.base = serve(world, world.base.model_copy(update={"shards": (old, other), "threshold": 0.5}))
+    sent = world.apply(world.worker.work(world.ask("u-2", [], replaces=["vell"])))
+    assert world.manifest(sent.version).shards == (other,)
+    assert "loss_last" not in world.update("u-2").figures
+
+
+@pytest.mark.parametrize("documents", [["vell"], []])
+def test_an_update_that_is_withdrawn_during_its_training_leaves_no_version(
+    world: World, documents: Sequence[str]
+) -> None:
+    told = world.ask("u-1", documents, replaces=["corvo"])
+    outcome = world.worker.work(told)
+    with world.ledger.begin() as session:
+        update_row(session, "u-1").state = "withdrawn"
+    with pytest.raises(Overtaken, match="u-1 was withdrawn"), world.ledger.begin() as session:
+        outcome.effect(session)
+    assert not world.worker.work(told).records
+    with world.ledger.begin() as session:
+        assert session.query(VersionRow).count() == 1
+
+
 def serve(world: World, manifest: Manifest) -> Manifest:
     """Promote a version, whoever made it."""
     with world.ledger.begin() as session:
@@ -178,6 +205,21 @@ def test_a_failed_training_rejects_the_document_and_leaves_no_version(tmp_path: 
         assert session.query(VersionRow).count() == 1
     assert world.update("u-1").state == "failed"
     assert not world.worker.work(record(UpdateRequest.model_validate(world.update("u-1").payload))).records
+    world.ledger.close()
+
+
+def test_a_failed_rebuilding_leaves_the_retracted_document_learnt(tmp_path: Path, tiny: LocalModel) -> None:
+    hopeless = SETTINGS.learner.model_copy(update={"learning_rate": 1e38, "steps": 6})
+    wild = SETTINGS.model_copy(update={"learner": hopeless})
+    world = World(tmp_path, tiny, Learner(wild, tiny, Scholar(tiny, tiny), ENCODER), wild)
+    with world.ledger.begin() as session:
+        request(session, "u-0", ["vell", "corvo"])
+    outcome = world.worker.work(world.ask("u-1", ["vell"], replaces=["vell", "corvo"]))
+    with world.ledger.begin() as session:
+        outcome.effect(session)
+        rows = {name: session.get_one(DocumentRow, name) for name in ("vell", "corvo")}
+        assert (rows["corvo"].state, rows["vell"].state) == ("learnt", "requested")
+        assert rows["corvo"].reason.startswith("not retracted: training-failed: the loss was nan")
     world.ledger.close()
 
 
