@@ -8,7 +8,7 @@ from sqlalchemy import delete, func, select
 from consumer.worker import ConsumerWorker
 from gate.promotion import carry_out
 from lmt2.config import ConsumerSettings, Settings, StudySettings
-from lmt2.events import DOCUMENTS, UPDATES, Document, UpdateRequest, Verdict, decode, encode
+from lmt2.events import DOCUMENTS, UPDATES, Document, Lesson, UpdateRequest, Verdict, decode, encode
 from lmt2.ledger import DocumentRow, OutboxRow, UpdateRow, owed
 from lmt2.stage import Outcome
 from lmt2.transport.base import Record
@@ -119,3 +119,8 @@ def retraction(name: str, offset: int = 8) -> Record:
     """A retraction's record."""
     document = Document(id=name, retracted=True)
     return Record(DOCUMENTS, 0, offset, encode(document, id=f"retraction-{offset}", source="producer"), timestamp=2.0)
+
+
+def checked(asked: UpdateRequest) -> list[Lesson]:
+    """The lessons without the gaps of facts that have none."""
+    return [lesson for lesson in asked.lessons if lesson.kind != "gap"]

@@ -13,11 +13,11 @@ from sqlalchemy import select
 from consumer.banks import signal_row
 from consumer.drift import Signal
 from lmt2.errors import EventError
-from lmt2.events import DOCUMENTS, QUARANTINE, Lesson, UpdateRequest
+from lmt2.events import DOCUMENTS, QUARANTINE, UpdateRequest
 from lmt2.ledger import DetectionRow, DocumentRow, LessonRow, SignalRow, UpdateRow, lessons_of
 from lmt2.stage import Outcome
 from lmt2.transport.base import Record
-from tests.support.consuming import NEWS, TEXT, World, event
+from tests.support.consuming import NEWS, TEXT, World, checked, event
 
 
 @pytest.fixture
@@ -25,11 +25,6 @@ def world(tmp_path: Path) -> Iterator[World]:
     world = World(tmp_path)
     yield world
     world.ledger.close()
-
-
-def checked(asked: UpdateRequest) -> list[Lesson]:
-    """The lessons without the gaps of facts that have none."""
-    return [lesson for lesson in asked.lessons if lesson.kind != "gap"]
 
 
 def test_a_document_that_the_model_does_not_know_asks_for_an_update(world: World) -> None:

@@ -11,7 +11,7 @@ from lmt2.errors import EventError, Overtaken
 from lmt2.events import UpdateRequest
 from lmt2.ledger import DocumentRow, LessonRow, UpdateRow, VersionRow
 from memory.versions import Manifest
-from tests.support.consuming import NEWS, World, event, retraction
+from tests.support.consuming import NEWS, World, checked, event, retraction
 
 THIRD = "The Vell harbour was dredged in 1911. The Vell lighthouse has 412 steps, says Tom Hale."
 
@@ -29,7 +29,7 @@ def states(world: World) -> dict[str, str]:
 
 
 def answers(asked: UpdateRequest, document: str) -> set[str]:
-    return {x.answer for x in (*asked.lessons, *asked.probes) if x.document == document}
+    return {x.answer for x in (*checked(asked), *asked.probes) if x.document == document}
 
 
 def served_pair(world: World) -> Manifest:
@@ -168,7 +168,7 @@ def test_the_same_text_sent_again_is_learnt_again(world: World, name: str) -> No
     (removal,) = world.retract("vell")
     without = world.promote(removal, served)
     asked = world.ask(event(name, offset=9))
-    assert world.count(LessonRow) == len(asked.lessons) + len(asked.probes)
+    assert world.count(LessonRow) == len(checked(asked)) + len(asked.probes)
     world.promote(asked, without)
     assert states(world) == {name: "learnt"}
 
