@@ -33,11 +33,12 @@ from memory.versioned import ask_shard
 
 @dataclass(frozen=True)
 class Variant:
-    """What is changed: settings of studying and learning, the lister left out, or facts drawn by their lessons."""
+    """What is changed: settings of studying and learning; lister or gaps left out; facts drawn by their lessons."""
 
     study: Mapping[str, Any] = field(default_factory=dict)
     learner: Mapping[str, Any] = field(default_factory=dict)
     has_lister: bool = True
+    has_gaps: bool = True
     draws_evenly: bool = True
 
 
@@ -47,9 +48,11 @@ VARIANTS: Mapping[str, Variant] = {
     "answers found by rule only": Variant(has_lister=False),
     "every phrasing, not the surest": Variant(study={"phrasings": 99}),
     "no experts for facts": Variant(learner={"shared_rank": 16, "expert_rank": 0}),
-    "drawn by lesson, with an expert each": Variant(draws_evenly=False),
+    "no gaps for facts without a lesson": Variant(has_gaps=False),
+    "drawn by lesson": Variant(draws_evenly=False),
     "broken questions too": Variant(learner={"broken": 1}),
-    "one round": Variant(learner={"rounds": 1}),
+    "a second round for weak facts": Variant(learner={"rounds": 2}),
+    "one round of writing": Variant(study={"rounds": 1}),
     "answers alone, no teacher": Variant(learner={"distil": False}),
 }
 
@@ -100,7 +103,7 @@ class Bench:
         asked = [q for q in self._stream.questions if q.document == document.id]
         if not found.lessons:
             return [False] * len(asked)
-        lessons = found.lessons
+        lessons = (*found.lessons, *(found.gaps if variant.has_gaps else ()))
         if not variant.draws_evenly:
             lessons = tuple(x.model_copy(update={"fact": x.question}) for x in lessons)
         request = UpdateRequest(

@@ -131,7 +131,7 @@ class LearnerSettings(Section):
     learning_rate: float = Field(4e-3, gt=0)
     steps: int = Field(30, ge=1, description="of a first round, besides those for its facts")
     steps_a_fact: float = Field(3.0, ge=0, description="steps for each fact, and each weak one in a later round")
-    rounds: int = Field(2, ge=1, description="of training; the later ones for facts that practice questions find weak")
+    rounds: int = Field(1, ge=1, description="of training; the later ones for facts that practice questions find weak")
     broken: int = Field(0, ge=0, description="copies of a question with words left out that are trained beside it")
     distil: bool = Field(True, description="whether the reader's distributions are trained towards, or answers alone")
     lessons_a_step: int = Field(8, ge=1)
