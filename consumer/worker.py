@@ -28,7 +28,7 @@ from lmt2.study.passages import passages
 from lmt2.study.scholar import Scholar
 from lmt2.transport.base import Outgoing, Record
 
-STATES = {"learn": "requested", "skip": "known", "quarantine": "quarantined"}
+STATES = {"learn": "requested", "shadow": "shadowed", "skip": "known", "quarantine": "quarantined"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class ConsumerWorker:
         self._writer = LessonWriter(scholar, encoder, settings.study)
         self._probe = probe
         self._encoder = encoder
+        self._returning = intake.returning(settings.consumer)
         self._log = telemetry.logger(self.name)
         self._drift = Banks(settings.drift, ledger)
 
@@ -71,10 +72,10 @@ class ConsumerWorker:
         if document.retracted:
             return retraction.take(self._ledger, document.id, (intake.event_key(envelope), record.place), event_time)
         with self._ledger.begin() as session:
-            if intake.is_repeat(session, document, envelope):
+            if intake.is_repeat(session, document, envelope, self._returning):
                 telemetry.documents_total.labels("duplicate").inc()
                 return Outcome()
-            before = intake.earlier_row(session, document)
+            before = intake.earlier_row(session, document, self._returning)
             released = before is not None and before.state == "released"
         suspected = None if released else suspicion(f"{document.title}\n{document.text}")
         studied = self._nothing() if suspected else self._study(document)
@@ -147,7 +148,7 @@ class ConsumerWorker:
         held = [(x, False) for x in studied.structured.lessons] + [(x, True) for x in studied.structured.probes]
 
         def effect(session: Session) -> None:
-            _make_room(session, row)
+            _make_room(session, intake.earlier_row(session, row.document, self._returning))
             session.add(row)
             session.flush()
             session.add_all(
@@ -216,9 +217,8 @@ class ConsumerWorker:
         )
 
 
-def _make_room(session: Session, row: DocumentRow) -> None:
-    """Drop what the ledger has of a document from before its release or retraction."""
-    before = intake.earlier_row(session, row.document)
+def _make_room(session: Session, before: DocumentRow | None) -> None:
+    """Drop what the ledger has of a document that comes again."""
     if before is not None:
         session.execute(delete(LessonRow).where(LessonRow.document_id == before.id))
         session.execute(delete(DocumentRow).where(DocumentRow.id == before.id))
