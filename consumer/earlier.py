@@ -23,7 +23,7 @@ from lmt2.study.scholar import Scholar
 SAME_QUESTION = 0.8  # cosine of two questions' embeddings from which they ask the same thing
 Fact = tuple[str, str]  # a document and a normalised answer
 Changes = Mapping[Fact, str]
-LIVE = ("requested", "learnt", "known")  # states of documents
+LIVE = ("requested", "learnt", "known", "shadowed")  # states of documents
 WAITING = ("requested", "trained")  # states of updates
 
 

@@ -1,17 +1,16 @@
 """Intake: is a record a document that can be used, and is it new?"""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from lmt2.config import ConsumerSettings
 from lmt2.errors import EventError
 from lmt2.events import Document, Envelope, decode
 from lmt2.ledger import LEAVING, DocumentRow
 from lmt2.transport.base import Record
-
-RETURNING = ("released", *LEAVING)  # states of documents that are taken when they are sent again
 
 
 def read(record: Record, max_text_bytes: int) -> tuple[Document, Envelope]:
@@ -32,18 +31,25 @@ def event_key(envelope: Envelope) -> str:
     return f"{envelope.source}|{envelope.id}"
 
 
+def returning(settings: ConsumerSettings) -> tuple[str, ...]:
+    """States of documents that are taken when they are sent again."""
+    return ("released", *LEAVING) if settings.shadow else ("released", "shadowed", *LEAVING)
+
+
 def update_id(*origin: str) -> str:
     """The name of an update, from what it came of: the same event may lead to another one after a retraction."""
     return "u-" + hashlib.sha256("|".join(origin).encode()).hexdigest()[:12]
 
 
-def earlier_row(session: Session, document: Document) -> DocumentRow | None:
-    """What the ledger has of this content, if it may come again: an operator released it, or it was retracted."""
-    same = (DocumentRow.content_hash == document.content_hash, DocumentRow.state.in_(RETURNING))
+def earlier_row(session: Session, document: Document, returning: Collection[str]) -> DocumentRow | None:
+    """What the ledger has of this content, if it is in a state of those that may come again."""
+    same = (DocumentRow.content_hash == document.content_hash, DocumentRow.state.in_(returning))
     return session.scalar(select(DocumentRow).where(*same))
 
 
-def repeats(session: Session, documents: Sequence[tuple[Document, Envelope]]) -> set[tuple[str, str]]:
+def repeats(
+    session: Session, documents: Sequence[tuple[Document, Envelope]], returning: Collection[str]
+) -> set[tuple[str, str]]:
     """Those that the ledger holds just so, by event key and content hash: what a topic that is read again consists of.
 
     One query for all. What isn't among them may still be a repeat.
@@ -52,10 +58,10 @@ def repeats(session: Session, documents: Sequence[tuple[Document, Envelope]]) ->
     columns = select(DocumentRow.event_key, DocumentRow.content_hash, DocumentRow.state)
     # States are told apart here: asked for them, SQLite goes through all documents by the index of states.
     found = session.execute(columns.where(DocumentRow.event_key.in_(keys)))
-    return {(key, content) for key, content, state in found if state not in RETURNING}
+    return {(key, content) for key, content, state in found if state not in returning}
 
 
-def is_repeat(session: Session, document: Document, envelope: Envelope) -> bool:
+def is_repeat(session: Session, document: Document, envelope: Envelope, returning: Collection[str]) -> bool:
     """Whether the ledger already has this content, as this event or as another, and it may not come again.
 
     Raises:
@@ -65,7 +71,7 @@ def is_repeat(session: Session, document: Document, envelope: Envelope) -> bool:
     same = or_(DocumentRow.event_key == key, DocumentRow.content_hash == content, DocumentRow.id == document.id)
     found = {row.content_hash: row.state for row in session.scalars(select(DocumentRow).where(same))}
     state = found.pop(content, None)
-    if state is not None and state not in RETURNING:
+    if state is not None and state not in returning:
         return True
     if found:  # not dropped as a repeat: whoever sent it believes that it will be learnt
         raise EventError(

@@ -2,7 +2,7 @@
 
 In this order: what an operator released is learnt if it says anything, what may not be learnt is quarantined, what
 changes an earlier fact is learnt, what conflicts with the model's knowledge is learnt, what the model knows is
-skipped unless a drift says that its knowledge ages.
+skipped unless a drift says that its knowledge ages. In shadow mode nothing is learnt, and the reason is kept.
 """
 
 from dataclasses import dataclass
@@ -32,12 +32,17 @@ class Evidence:
 class Action:
     """What to do, and why; the reason is a bounded label."""
 
-    do: Literal["learn", "skip", "quarantine"]
+    do: Literal["learn", "shadow", "skip", "quarantine"]
     reason: str
 
 
 def decide(evidence: Evidence, settings: ConsumerSettings) -> Action:
     """The action for a document."""
+    action = _decide(evidence, settings)
+    return Action("shadow", action.reason) if settings.shadow and action.do == "learn" else action
+
+
+def _decide(evidence: Evidence, settings: ConsumerSettings) -> Action:
     if evidence.is_released and evidence.facts:
         return Action("learn", "released")
     if evidence.suspicion:

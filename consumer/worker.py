@@ -31,7 +31,7 @@ from lmt2.study.scholar import Scholar
 from lmt2.transport.base import Outgoing, Record
 
 T = TypeVar("T")
-STATES = {"learn": "requested", "skip": "known", "quarantine": "quarantined"}
+STATES = {"learn": "requested", "shadow": "shadowed", "skip": "known", "quarantine": "quarantined"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class ConsumerWorker(Worker):
         self._writer = LessonWriter(scholar, encoder, settings.study)
         self._probe = probe
         self._encoder = encoder
+        self._returning = intake.returning(settings.consumer)
         self._log = telemetry.logger(self.name)
         self._repeats = telemetry.documents_total.labels("duplicate")
         self._drift = Banks(settings.drift, ledger)
@@ -76,13 +77,14 @@ class ConsumerWorker(Worker):
             return retraction.take(self._ledger, document.id, origin, _event_time(envelope, record))
         with self._ledger.begin() as session:
             settled = self._at_once(session, record, document, envelope)
-            before = intake.earlier_row(session, document)
+            before = intake.earlier_row(session, document, self._returning)
         return settled or self._decided(record, document, envelope, before=before)
 
     def settle(self, records: Sequence[Record], session: Session) -> Iterator[Outcome | EventError]:
         """What no model needs to see: records that are no documents, repeats, and texts that plain tests keep out."""
         read = [_or_error(self._read, record) for record in records]
-        repeats = intake.repeats(session, [found for found in read if not isinstance(found, EventError)])
+        documents = [found for found in read if not isinstance(found, EventError)]
+        repeats = intake.repeats(session, documents, self._returning)
         for record, found in zip(records, read, strict=True):
             if isinstance(found, EventError):
                 yield found
@@ -106,10 +108,10 @@ class ConsumerWorker(Worker):
         if document.retracted:
             return None
         is_repeat = (intake.event_key(envelope), document.content_hash) in repeats
-        if is_repeat or intake.is_repeat(session, document, envelope):
+        if is_repeat or intake.is_repeat(session, document, envelope, self._returning):
             self._repeats.inc()
             return Outcome()
-        before = intake.earlier_row(session, document)
+        before = intake.earlier_row(session, document, self._returning)
         suspected = None if _is_released(before) else suspicion(f"{document.title}\n{document.text}")
         return self._decided(record, document, envelope, before, suspected) if suspected else None
 
@@ -191,7 +193,7 @@ class ConsumerWorker(Worker):
         held = [(x, False) for x in studied.structured.lessons] + [(x, True) for x in studied.structured.probes]
 
         def effect(session: Session) -> None:
-            _make_room(session, row)
+            _make_room(session, intake.earlier_row(session, row.document, self._returning))
             session.add(row)
             session.flush()
             session.add_all(
@@ -278,9 +280,8 @@ def _or_error(f: Callable[..., T], *args: Any) -> T | EventError:
         return error
 
 
-def _make_room(session: Session, row: DocumentRow) -> None:
-    """Drop what the ledger has of a document from before its release or retraction."""
-    before = intake.earlier_row(session, row.document)
+def _make_room(session: Session, before: DocumentRow | None) -> None:
+    """Drop what the ledger has of a document that comes again."""
     if before is not None:
         session.execute(delete(LessonRow).where(LessonRow.document_id == before.id))
         session.execute(delete(DocumentRow).where(DocumentRow.id == before.id))

@@ -99,6 +99,7 @@ class ConsumerSettings(Section):
     beta: float = Field(0.1, ge=0, description="weight of a lesson that the model knows")
     learn_above: float = Field(0.5, ge=0, le=1, description="conflict rate from which a document is learnt at once")
     min_lessons: int = Field(4, ge=1, description="a document with fewer supported lessons is quarantined")
+    shadow: bool = Field(False, description="whether documents are studied and decided on, but no update is asked for")
 
     @model_validator(mode="after")
     def _alpha_over_beta(self) -> "ConsumerSettings":

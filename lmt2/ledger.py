@@ -32,7 +32,7 @@ from lmt2.events import Document, Lesson
 from lmt2.sqlite import BUSY_SECONDS, make_durable
 from lmt2.transport.base import Outgoing
 
-TERMINAL = ("learnt", "known", "quarantined", "rejected", "retracted")
+TERMINAL = ("learnt", "known", "shadowed", "quarantined", "rejected", "retracted")
 NOT_RETRACTED = "not retracted: "  # begins the reason of a learnt document whose removal was refused
 LEAVING = ("retracting", "retracted")  # no version may be made that teaches a document of these
 
@@ -67,7 +67,8 @@ class DocumentRow(Row):
     """A document that was taken in, and its state.
 
     States: `requested` (an update was asked for), `released` (an operator lets it out of quarantine), `retracting` (its
-    removal was asked for), and the terminal ones `learnt`, `known`, `quarantined`, `rejected`, `retracted`.
+    removal was asked for), and the terminal ones `learnt`, `known`, `shadowed` (it would have been learnt),
+    `quarantined`, `rejected`, `retracted`.
     """
 
     __tablename__ = "documents"

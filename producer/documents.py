@@ -51,12 +51,17 @@ def read_documents(names: Iterable[str], stdin: BinaryIO | None = None) -> Itera
 
 
 def _read_folder(folder: Path) -> Iterator[Document | Refusal]:
-    inside = sorted(path for path in folder.rglob("*") if path.suffix in (JSON_LINES, MARKDOWN, TEXT))
-    files = [path for path in inside if path.is_file() and not _is_hidden(path.relative_to(folder))]
+    files = files_in(folder)
     if not files:
         yield Refusal(str(folder), f"the folder holds no {JSON_LINES}, {MARKDOWN} or {TEXT} file")
     for file in files:
         yield from _read_file(file)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files of a folder that hold documents, in order; hidden ones are passed over."""
+    inside = sorted(path for path in folder.rglob("*") if path.suffix in (JSON_LINES, MARKDOWN, TEXT))
+    return [path for path in inside if path.is_file() and not _is_hidden(path.relative_to(folder))]
 
 
 def _is_hidden(path: Path) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lmt2.commands.common import ConfigOption, HomeOption, KafkaOption, Site, find_site
+from lmt2.errors import ConfigError
 
 if TYPE_CHECKING:
     from lmt2.events import Document
@@ -22,17 +23,30 @@ TimeoutOption = Annotated[float | None, typer.Option(min=0, help="Seconds to wai
 def produce(
     files: FilesArgument,
     wait: WaitOption = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Folders: send what is there, then new and changed files, until Ctrl-C.")
+    ] = False,
     timeout: TimeoutOption = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     kafka: KafkaOption = "",
 ) -> None:
-    """Send documents. With --wait the exit status is 0 only if every one was decided on."""
+    """Send documents. With --wait the exit status is 0 only if every one was decided on.
+
+    With --watch a changed file is a new document that supersedes the earlier one. A deleted file is left alone: see
+    `lmt2 retract`.
+    """
     from lmt2.transport import open_transport
     from producer.client import DocumentProducer
 
     site = find_site(home, config, kafka)
     transport = open_transport(site.settings)
+    if watch:
+        from lmt2.commands.watching import send_what_comes
+
+        if wait:
+            raise ConfigError("--watch has no end to --wait for: `lmt2 status` says what became of the documents")
+        return send_what_comes(transport, files)
     documents, refused = _read(files)
     started = time.time()
     with DocumentProducer(transport) as producer:

@@ -107,4 +107,13 @@ def test_a_document_becomes_knowledge_and_can_be_taken_back(smollm2: Path, kafka
         assert lmt2(home, "rollback", learnt).returncode == 0
         wait_until_served(home, lambda version: version == learnt)
         assert evaluate(home, questions)[newly_right[0]]
+
+        # A retraction takes the document's knowledge out again: the answer is the base model's, and no document's.
+        done = lmt2(home, "retract", DOCUMENT["id"], "--wait")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "harrow-quay-lamps: retracted" in done.stdout
+        wait_until_served(home, lambda version: version != learnt)
+        assert ask(home, QUESTIONS[0]["q"]) == before_in_words
+        assert "no document" in lmt2(home, "explain", QUESTIONS[0]["q"]).stdout
+        assert lmt2(home, "rollback", learnt).returncode == 1, "what was retracted isn't served again"
         assert child.stop() == 0

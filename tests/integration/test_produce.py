@@ -1,5 +1,7 @@
 """`lmt2 produce --wait` follows what it sent to the end, whatever that is."""
 
+import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 
+from lmt2.child import lmt2_command
 from lmt2.cli import main
 from lmt2.errors import EventError
 from lmt2.events import CANDIDATES, DOCUMENTS, UPDATES, Document, Lesson, UpdateRequest, decode, encode
@@ -121,6 +124,34 @@ def test_a_dead_letter_is_no_decision(tmp_path: Path, capsys: pytest.CaptureFixt
     with stages(tmp_path):
         assert produce(tmp_path, str(file), "--wait") == 1
     assert "bad: dead letter (text: it tastes bad)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_a_watched_folder_is_sent_as_it_grows_until_it_is_ended(tmp_path: Path, ending: signal.Signals) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.txt").write_text("Old.")
+    command = lmt2_command("produce", "--watch", str(folder), "--home", str(tmp_path))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline().startswith("watching")
+            assert process.stdout.readline().startswith("sent: ")
+            (folder / "a.txt").write_text("Old, and then changed.")
+            assert ", supersedes " in process.stdout.readline()
+            process.send_signal(ending)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+    records = EmbeddedTransport(tmp_path / "events.db").read_all(DOCUMENTS)
+    first, second = (decode(record.value, Document)[0] for record in records)
+    assert (first.text, second.text, second.supersedes) == ("Old.", "Old, and then changed.", first.id)
+
+
+def test_a_watch_takes_folders_and_does_not_wait(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert produce(tmp_path, str(tmp_path / "nowhere"), "--watch") == 2
+    assert produce(tmp_path, str(tmp_path), "--watch", "--wait") == 2
+    assert "nowhere is none" in capsys.readouterr().err
 
 
 def test_input_that_is_no_document_is_named_and_the_rest_is_sent(

@@ -41,11 +41,13 @@ class World:
         self.says: dict[str, str] = {}
         self.start()
 
-    def start(self, logprob: float = -1.0) -> None:
+    def start(self, logprob: float = -1.0, shadow: bool = False) -> None:
         """As after a restart: the same ledger, nothing else."""
         self.book = Book(QUESTIONS, corrections={"Ida Brandt": "Tom Hale"})
         probe = Scripted(lambda conversation: self.says.get(conversation[-1]["content"], "No idea."), logprob)
-        self.worker = ConsumerWorker(self.settings, self.ledger, self.book.scholar, probe, WordEncoder())
+        consumer = self.settings.consumer.model_copy(update={"shadow": shadow})
+        settings = self.settings.model_copy(update={"consumer": consumer})
+        self.worker = ConsumerWorker(settings, self.ledger, self.book.scholar, probe, WordEncoder())
 
     def know_all(self) -> None:
         """The probe model answers every question rightly."""

@@ -146,6 +146,31 @@ def test_a_released_document_is_studied_anew_and_learnt(world: World) -> None:
     assert world.take(record).records == (), "released once"
 
 
+def test_in_shadow_mode_all_is_watched_and_kept_and_nothing_asked_for(world: World) -> None:
+    world.start(shadow=True)
+    for _ in range(2):  # sent again it is a repeat
+        assert not world.take(event()).records
+    assert (world.row("vell").state, world.row("vell").reason, world.row("vell").conflict) == (
+        "shadowed",
+        "conflict",
+        1.0,
+    )
+    assert [world.count(table) for table in (UpdateRow, SignalRow)] == [0, 1]
+    assert world.count(LessonRow) > 0
+    (sent,) = world.take(event("rumour", NEWS)).records
+    assert sent.topic == QUARANTINE, "what would have been learnt counts as an earlier document"
+
+
+def test_out_of_shadow_mode_a_document_that_is_sent_again_is_learnt(world: World) -> None:
+    world.start(shadow=True)
+    world.take(event())
+    world.start()
+    asked = world.ask(event())
+    assert (asked.reason, world.row("vell").state) == ("conflict", "requested")
+    assert world.count(LessonRow) == len(asked.lessons) + len(asked.probes)
+    assert not world.take(event()).records
+
+
 def test_a_text_that_teaches_too_little_is_quarantined(world: World) -> None:
     (sent,) = world.take(event("thin", "Ida Brandt keeps the lamp at Vell.")).records
     assert sent.headers == {"lmt2-reason": b"too-few-supported-facts"}

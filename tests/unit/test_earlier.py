@@ -87,7 +87,7 @@ def test_a_change_needs_half_of_the_facts_lessons() -> None:
 
 
 def test_only_documents_that_were_let_in_are_compared(ledger: Ledger) -> None:
-    states = ("requested", "learnt", "known", "rejected", "quarantined", "retracted", "pending")
+    states = ("requested", "learnt", "known", "shadowed", "rejected", "quarantined", "retracting", "retracted")
     with ledger.begin() as session:
         request(session, "u", states)
         session.flush()
@@ -98,7 +98,7 @@ def test_only_documents_that_were_let_in_are_compared(ledger: Ledger) -> None:
             payload = lesson("Who?", state, state).model_dump(mode="json")
             session.add(LessonRow(document_id=state, payload=payload, held_out=state == "known"))
     with ledger.begin() as session:
-        assert {x.document for x in earlier_lessons(session, besides="learnt")} == {"requested", "known"}
+        assert {x.document for x in earlier_lessons(session, besides="learnt")} == {"requested", "known", "shadowed"}
 
 
 OLD = Document(id="old", text="x", source="press", published_at=datetime(2026, 3, 1, tzinfo=UTC))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from consumer import intake
+from lmt2.config import ConsumerSettings
 from lmt2.errors import EventError
 from lmt2.events import DOCUMENTS, Document, Envelope, encode
 from lmt2.ledger import DocumentRow, Ledger
@@ -35,7 +36,7 @@ def take(ledger: Ledger, record: Record) -> bool:
     """Whether a record was a repeat; it is kept if not."""
     document, envelope = intake.read(record, 1000)
     with ledger.begin() as session:
-        repeats = intake.is_repeat(session, document, envelope)
+        repeats = intake.is_repeat(session, document, envelope, intake.returning(ConsumerSettings()))
         if not repeats:
             session.add(_row(document, envelope))
     return repeats

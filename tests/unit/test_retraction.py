@@ -126,7 +126,7 @@ def test_a_document_that_another_update_left_out_is_retracted(world: World) -> N
     assert world.update_state(removal) == "requested"
 
 
-@pytest.mark.parametrize("state", ["known", "quarantined", "rejected", "released"])
+@pytest.mark.parametrize("state", ["known", "shadowed", "quarantined", "rejected", "released"])
 def test_what_no_version_teaches_is_retracted_at_once(world: World, state: str) -> None:
     world.know_all()
     world.take(event())

@@ -24,6 +24,16 @@ def scored(conflict: float = 0.49, sure_of_other: float = 0.0) -> Score:
 
 
 @pytest.mark.parametrize(
+    ("evidence", "do"),
+    [(KNOWN, "skip"), (replace(KNOWN, supersedes=True), "shadow"), (replace(KNOWN, suspicion="secret"), "quarantine")],
+)
+def test_in_shadow_mode_nothing_is_learnt_and_the_rest_is_as_ever(evidence: Evidence, do: str) -> None:
+    shadow = SETTINGS.model_copy(update={"shadow": True})
+    action = decide(evidence, shadow)
+    assert (action.do, action.reason) == (do, decide(evidence, SETTINGS).reason)
+
+
+@pytest.mark.parametrize(
     ("evidence", "do", "reason"),
     [
         (KNOWN, "skip", "known"),
