@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 
 from consumer.banks import signal_row
 from consumer.drift import Signal
+from consumer.kaft import HALFWAY
 from consumer.worker import ConsumerWorker
 from gate.promotion import carry_out
 from lmt2.config import ConsumerSettings, Settings, StudySettings
@@ -22,7 +23,7 @@ from lmt2.stage import Outcome
 from lmt2.transport.base import Record
 from memory.versions import Manifest, untouched
 from tests.support.gate import candidate, new_ledger, ruling
-from tests.support.scripted import Book, Scripted
+from tests.support.scripted import Book, Probe
 from tests.support.tiny import WordEncoder
 
 TEXT = "Ida Brandt keeps the lamp at Vell. The Vell lighthouse has 412 steps."
@@ -49,10 +50,10 @@ class World:
         self.says: dict[str, str] = {}
         self.start()
 
-    def start(self, logprob: float = -1.0) -> None:
+    def start(self, nll: float = HALFWAY) -> None:
         """As after a restart: the same ledger, nothing else."""
         self.book = Book(QUESTIONS, corrections={"Ida Brandt": "Tom Hale"})
-        probe = Scripted(lambda conversation: self.says.get(conversation[-1]["content"], "No idea."), logprob)
+        probe = Probe(lambda conversation: self.says.get(conversation[-1]["content"], "No idea."), nll)
         self.worker = ConsumerWorker(self.settings, self.ledger, self.book.scholar, probe, WordEncoder())
 
     def know_all(self) -> None:
@@ -107,12 +108,13 @@ def test_a_document_that_the_model_does_not_know_asks_for_an_update(world: World
     asked = world.ask(event())
     assert [document.id for document in asked.documents] == ["vell"]
     assert {lesson.answer for lesson in asked.lessons} == {"Ida Brandt", "412"}
-    assert {lesson.weight for lesson in asked.lessons} == {1.0}
+    assert [lesson.weight for lesson in asked.lessons] == pytest.approx([0.85] * len(asked.lessons))
     assert len(asked.probes) == 1
     assert not {probe.question for probe in asked.probes} & {lesson.question for lesson in asked.lessons}
     assert (asked.reason, asked.replaces) == ("conflict", ())
     row = world.row("vell")
-    assert (row.state, row.reason, row.conflict, row.place) == ("requested", "conflict", 1.0, "lmt2.documents[0]@7")
+    assert (row.state, row.reason, row.place) == ("requested", "conflict", "lmt2.documents[0]@7")
+    assert row.conflict == pytest.approx(5 / 6)
     with world.ledger.begin() as session:
         assert tuple(lessons_of(session, ["vell"], held_out=True)) == asked.probes
         assert len(lessons_of(session, ["vell"], held_out=False)) == len(asked.lessons)
@@ -125,7 +127,8 @@ def test_a_document_that_the_model_does_not_know_asks_for_an_update(world: World
 def test_what_the_model_knows_is_skipped(world: World) -> None:
     world.know_all()
     assert not world.take(event()).records
-    assert (world.row("vell").state, world.row("vell").conflict) == ("known", 0.0)
+    assert world.row("vell").state == "known"
+    assert world.row("vell").conflict == pytest.approx(1 / 6)
     assert world.count(UpdateRow) == 0
     assert world.count(SignalRow) == 1
 
@@ -239,9 +242,9 @@ def test_the_events_own_time_counts_and_else_the_records(world: World) -> None:
 def test_a_restart_keeps_what_the_drift_detectors_have_seen(world: World, history: int, drifts: bool) -> None:
     """The model knows all of it, but is ever less sure; only with the signals before the restart that is a change."""
     with world.ledger.begin() as session:
-        session.add_all(signal_row(f"d-{n}", 0, Signal(0.0, 1.0 + n % 2)) for n in range(history))
+        session.add_all(signal_row(f"d-{n}", 0, Signal(1 / 3, 1.0 + n % 2)) for n in range(history))
     world.know_all()
-    world.start(logprob=-9.0)
+    world.start(nll=9.0)
     for day in range(30):
         world.take(event(f"day-{day}", f"{TEXT} It is day {day} of the month."))
     reasons = [world.row(f"day-{day}").reason for day in range(30)]
@@ -253,7 +256,9 @@ def test_a_restart_keeps_what_the_drift_detectors_have_seen(world: World, histor
     )
 
 
-def test_a_probe_model_without_finite_scores_loses_no_document(world: World) -> None:
-    world.start(logprob=math.nan)
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_a_probe_model_without_finite_scores_loses_no_document(world: World, broken: float) -> None:
+    world.start(nll=broken)
     assert world.ask(event()).reason == "conflict"
+    assert world.row("vell").conflict == 1.0
     assert world.count(SignalRow) == 0
