@@ -33,7 +33,7 @@ NEEDED: Mapping[str, Callable[[int], int]] = {
 
 @dataclass(frozen=True)
 class Signal:
-    """What one document says: conflict rate 0…1, answer NLL in nats a token, and its embedding [E] of unit length."""
+    """What one document says: conflict 0…1, answer NLL as in `consumer.kaft.Asked`, embedding [E] of unit length."""
 
     conflict: float
     nll: float
@@ -136,7 +136,7 @@ class _Standard:
         self._mean.update(nll)
         self._variance.update(nll)
         deviation = math.sqrt(self._variance.get()) if self._variance.get() > 0 else 1.0
-        return 1 / (1 + math.exp(-(nll - self._mean.get()) / deviation))
+        return (1 + math.tanh((nll - self._mean.get()) / deviation / 2)) / 2
 
 
 class _Reference:

@@ -2,14 +2,17 @@
 
     w_i = α · I(M(q_i) ≠ a_i) + β · I(M(q_i) ≈ a_i),   α ≫ β
 
-KaFT samples several answers and sorts questions from right to wrong; with k samples of which a share p is
-right, the weight here is the expectation α (1 − p) + β p. The probe never changes, so that what it doesn't
-know measures the stream and not how much has been learnt.
+KaFT samples several answers and sorts questions from right over "might be right" to wrong. Here both indicators are a
+number in 0…1: two thirds of the conflict are the share of sampled answers that are wrong, one third is how little the
+question does for the likelihood of the right answer, which tells what the model half knows from what it can't know. The
+probe never changes, so that what it doesn't know measures the stream and not how much has been learnt.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from lmt2.config import ConsumerSettings
 from lmt2.events import Lesson
@@ -19,6 +22,28 @@ from lmt2.study import prompts
 
 GREEDY = Sampling(max_new_tokens=24)
 SAMPLED = Sampling(max_new_tokens=24, temperature=0.5, top_p=0.95)
+BRIEFLY = "Answer in a few words."  # so that an answer doesn't begin by repeating the question
+NOTHING = "What is it?"  # what an answer is as likely after as it is by itself
+BY_LIKELIHOOD = 1 / 3  # of a question's conflict
+HALFWAY = -3.0  # nats a token: half way between what is known and what is new (docs/experiments.md)
+OPENERS = {
+    "a",
+    "an",
+    "he",
+    "her",
+    "his",
+    "if",
+    "in",
+    "it",
+    "its",
+    "she",
+    "that",
+    "the",
+    "there",
+    "these",
+    "they",
+    "this",
+}
 CONTENT = re.compile(r"[A-Z][\w’'-]+|\d[\d,.:]*\d|\d")
 
 
@@ -27,8 +52,8 @@ class Score:
     """What the probe model makes of a document.
 
     Attributes:
-        conflict: share of its sampled answers that are wrong, over the questions asked.
-        nll: mean negative log-likelihood of the right answers, in nats a token.
+        conflict: mean conflict of the questions asked, 0…1.
+        nll: mean of their answers' negative log-likelihoods, as in `Asked`.
         weights: w_i by question that was asked.
         sure_of_other: share of questions to which every answer of the probe agrees on another answer.
     """
@@ -39,25 +64,77 @@ class Score:
     sure_of_other: float
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A question as the probe answers it, closed book.
+
+    Attributes:
+        lesson: the question with its right answer.
+        texts: the probe's answers, the greedy one first.
+        nll: negative log-likelihood of the right answer less the same after a question about nothing, in nats a token.
+            By itself it says more of an answer's tokens than of what is known.
+    """
+
+    lesson: Lesson
+    texts: tuple[str, ...]
+    nll: float
+
+    @property
+    def right(self) -> float:
+        """Share of the answers that are right."""
+        return sum(hit(text, [self.lesson.answer]) for text in self.texts) / len(self.texts)
+
+    @property
+    def conflict(self) -> float:
+        """0 for what the probe knows, 1 for what it can't know; by its answers alone where likelihoods are broken."""
+        wrong = 1 - self.right
+        if not math.isfinite(self.nll):
+            return wrong
+        unlikely = (1 + math.tanh((self.nll - HALFWAY) / 2)) / 2
+        return (1 - BY_LIKELIHOOD) * wrong + BY_LIKELIHOOD * unlikely
+
+    @property
+    def is_sure_of_other(self) -> bool:
+        """Whether every answer is wrong, and the same other one."""
+        return self.right == 0 and agree(self.lesson.question, self.texts)
+
+
 def score(lessons: Sequence[Lesson], probe: LanguageModel, settings: ConsumerSettings) -> Score:
-    """Ask the probe one question of each fact, closed book, once greedily and `samples` times sampled."""
-    asked = _one_a_fact(lessons)[: settings.questions]
+    """What the probe makes of a document, by one question of each fact."""
+    return summed_up(ask(_one_a_fact(lessons)[: settings.questions], probe, settings.samples), settings)
+
+
+def summed_up(asked: Sequence[Asked], settings: ConsumerSettings) -> Score:
+    """The score of a document by its questions."""
     if not asked:
         return Score(conflict=0.0, nll=0.0, weights={}, sure_of_other=0.0)
-    tasks = [[prompts.user(lesson.question)] for lesson in asked]
-    rounds = [probe.generate(tasks, GREEDY)]
-    sampled = probe.generate(tasks * settings.samples, SAMPLED)
-    rounds += [sampled[n * len(asked) : (n + 1) * len(asked)] for n in range(settings.samples)]
-    by_question = list(zip(*rounds, strict=True))
-    rights = [_share_right(x, texts) for x, texts in zip(asked, by_question, strict=True)]
-    sure = [right == 0 and agree(x.question, texts) for x, right, texts in zip(asked, rights, by_question, strict=True)]
-    tokens = [p for row in probe.logprobs(tasks, [x.answer for x in asked]) for p in row]
     return Score(
-        conflict=1 - sum(rights) / len(rights),
-        nll=-sum(tokens) / len(tokens),
-        weights={x.question: settings.alpha * (1 - r) + settings.beta * r for x, r in zip(asked, rights, strict=True)},
-        sure_of_other=sum(sure) / len(sure),
+        conflict=fmean(x.conflict for x in asked),
+        nll=fmean(x.nll for x in asked),
+        weights={x.lesson.question: _between(settings, x.conflict) for x in asked},
+        sure_of_other=fmean(x.is_sure_of_other for x in asked),
     )
+
+
+def ask(lessons: Sequence[Lesson], probe: LanguageModel, samples: int) -> list[Asked]:
+    """Ask the probe each question, closed book, once greedily and so often sampled."""
+    if not lessons:
+        return []
+    tasks = [[prompts.user(lesson.question)] for lesson in lessons]
+    rounds = [probe.generate(tasks, GREEDY)]
+    sampled = probe.generate(tasks * samples, SAMPLED)
+    rounds += [sampled[n * len(tasks) : (n + 1) * len(tasks)] for n in range(samples)]
+    answers = [lesson.answer for lesson in lessons]
+    likely = probe.logprobs([[prompts.user(f"{lesson.question} {BRIEFLY}")] for lesson in lessons], answers)
+    alone = probe.logprobs([[prompts.user(f"{NOTHING} {BRIEFLY}")]] * len(lessons), answers)
+    return [
+        Asked(lesson, texts, fmean(before) - fmean(after))
+        for lesson, texts, before, after in zip(lessons, zip(*rounds, strict=True), alone, likely, strict=True)
+    ]
+
+
+def _between(settings: ConsumerSettings, conflict: float) -> float:
+    return settings.alpha * conflict + settings.beta * (1 - conflict)
 
 
 def agree(question: str, texts: Sequence[str]) -> bool:
@@ -69,10 +146,10 @@ def agree(question: str, texts: Sequence[str]) -> bool:
     False
     """
     contents = [{normalise(word) for word in CONTENT.findall(text)} for text in texts]
-    known = set(normalise(question).replace("?", "").split())
+    asked = {normalise(word) for word in CONTENT.findall(question)} | set(normalise(question).rstrip("?").split())
     opening = {normalise(text.split()[0]) for text in texts if text.split()}  # a sentence's first capital is no name
     openings = opening if len(opening) == 1 and all(len(text.split()) > 1 for text in texts) else set()
-    return bool(set.intersection(*contents) - known - openings)
+    return bool(set.intersection(*contents) - asked - openings - OPENERS)
 
 
 def weighted(lessons: Sequence[Lesson], found: Score, settings: ConsumerSettings) -> list[Lesson]:
@@ -81,10 +158,6 @@ def weighted(lessons: Sequence[Lesson], found: Score, settings: ConsumerSettings
     return [
         x.model_copy(update={"weight": x.weight * by_fact.get(normalise(x.answer), settings.alpha)}) for x in lessons
     ]
-
-
-def _share_right(lesson: Lesson, texts: Sequence[str]) -> float:
-    return sum(hit(text, [lesson.answer]) for text in texts) / len(texts)
 
 
 def _one_a_fact(lessons: Sequence[Lesson]) -> list[Lesson]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import delete, func, select
 
+from consumer.kaft import HALFWAY
 from consumer.worker import ConsumerWorker
 from gate.promotion import carry_out
 from lmt2.config import ConsumerSettings, Settings, StudySettings
@@ -14,7 +15,7 @@ from lmt2.stage import Outcome
 from lmt2.transport.base import Record
 from memory.versions import Manifest, untouched
 from tests.support.gate import candidate, new_ledger, ruling
-from tests.support.scripted import Book, Scripted
+from tests.support.scripted import Book, Probe
 from tests.support.tiny import WordEncoder
 
 TEXT = "Ida Brandt keeps the lamp at Vell. The Vell lighthouse has 412 steps."
@@ -41,10 +42,10 @@ class World:
         self.says: dict[str, str] = {}
         self.start()
 
-    def start(self, logprob: float = -1.0, shadow: bool = False) -> None:
+    def start(self, nll: float = HALFWAY, shadow: bool = False) -> None:
         """As after a restart: the same ledger, nothing else."""
         self.book = Book(QUESTIONS, corrections={"Ida Brandt": "Tom Hale"})
-        probe = Scripted(lambda conversation: self.says.get(conversation[-1]["content"], "No idea."), logprob)
+        probe = Probe(lambda conversation: self.says.get(conversation[-1]["content"], "No idea."), nll)
         consumer = self.settings.consumer.model_copy(update={"shadow": shadow})
         settings = self.settings.model_copy(update={"consumer": consumer})
         self.worker = ConsumerWorker(settings, self.ledger, self.book.scholar, probe, WordEncoder())

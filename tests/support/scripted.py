@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from consumer.kaft import NOTHING
 from lmt2.models.base import Conversation, Sampling
 from lmt2.study import prompts
 from lmt2.study.lessons import ELSEWHERE
@@ -30,6 +31,18 @@ class Scripted:
     def logprobs(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> list[list[float]]:
         assert len(conversations) == len(answers)
         return [[self._logprob] * len(answer.split()) for answer in answers]
+
+
+class Probe(Scripted):
+    """A probe model to which all right answers have one relative NLL, as in `consumer.kaft.Asked`."""
+
+    def __init__(self, answer: Callable[[Conversation], str], nll: float) -> None:
+        super().__init__(answer)
+        self._nll = nll
+
+    def logprobs(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> list[list[float]]:
+        about = [conversation[-1]["content"].startswith(NOTHING) for conversation in conversations]
+        return [[-4.0 if n else -4.0 - self._nll] * len(a.split()) for n, a in zip(about, answers, strict=True)]
 
 
 Phrasings = Mapping[str, Sequence[str]]  # the writer's questions for an answer, in the order in which they come
