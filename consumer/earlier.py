@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from lmt2.events import Document, Lesson, Said, UpdateRequest
@@ -119,6 +119,13 @@ def fact_of(lesson: Lesson) -> Fact:
 
 def _has_digit(answer: str) -> bool:
     return any(character.isdigit() for character in answer)
+
+
+def maybe_older(document: Document) -> ColumnElement[bool]:
+    """Rows that `is_news` is to be asked about; a ledger holds too many for all of them to be read each time."""
+    is_named = DocumentRow.id == document.supersedes
+    same_source = DocumentRow.payload["source"].as_string() == document.source
+    return or_(is_named, same_source) if document.source and document.published_at else is_named
 
 
 def is_news(document: Document, old: Document) -> bool:

@@ -154,9 +154,10 @@ class ConsumerWorker(Worker):
         lessons = [*structured.lessons, *structured.probes]
         found = score(lessons, self._probe, self._settings.consumer)
         texts = passages(document)
+        maybe_older = earlier.maybe_older(document)
         with self._ledger.begin() as session:
             known = earlier.earlier_lessons(session, besides=document.id)
-            staying = select(DocumentRow).where(DocumentRow.state.not_in(LEAVING))
+            staying = select(DocumentRow).where(maybe_older, DocumentRow.state.not_in(LEAVING))
             olds = {row.id: row.document for row in session.scalars(staying)}
             news_to = {name for name, old in olds.items() if earlier.is_news(document, old)}
             updates = {u.id: u for name in sorted(news_to) if (u := earlier.present_update(session, name))}

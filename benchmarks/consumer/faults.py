@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.consumer.broker import Broker, running
-from benchmarks.consumer.lighthouses import worker
+from benchmarks.consumer.lighthouses import new_ledger, worker
 from benchmarks.consumer.stream import Stream, account
 from benchmarks.stream import say
 from lmt2.config import ConsumerSettings, KafkaSettings, Settings, TelemetrySettings
@@ -63,8 +63,7 @@ class Scene:
         transport = open_transport(chosen)
         transport.create_topics(TOPICS)
         self.stream = Stream(transport, random.Random(seed + 1))
-        self.ledger = Ledger(chosen.ledger_url)
-        self.ledger.migrate()
+        self.ledger = new_ledger(chosen)
         self.members: list[Any] = []
         self.ended = 0  # members that ended by themselves, as a stage does when its broker is away
 
@@ -114,7 +113,7 @@ def kills(scene: Scene, count: int) -> None:
     for _ in range(count):
         scene.start()
         scene.stream.send(BATCH)
-        time.sleep(scene.rng.uniform(0, 1.5 * SESSION_SECONDS))
+        time.sleep(scene.rng.uniform(0, 2 * SESSION_SECONDS))
         scene.kill()
 
 

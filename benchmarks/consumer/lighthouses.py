@@ -4,8 +4,8 @@ Workers, stage, transport and ledger are the real ones; reader, writer, probe an
 document takes milliseconds and leads to an update request as any other would.
 """
 
+import hashlib
 import re
-import zlib
 from collections.abc import Sequence
 
 import torch
@@ -13,13 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from consumer.worker import ConsumerWorker
+from gate import registry
 from lmt2.config import Settings
 from lmt2.events import Document
-from lmt2.ledger import Ledger
+from lmt2.ledger import Ledger, PromotionRow
 from lmt2.models.base import Conversation, Sampling
 from lmt2.models.encoder import Encoder
 from lmt2.study.prompts import NOT_STATED
 from lmt2.study.scholar import Scholar
+from memory.versions import untouched
 
 WORDS = ("Ness", "Holm", "Voe", "Skerry", "Geo", "Stack", "Wick", "Noup")
 TEXT = re.compile(r"(?P<keeper>Keeper\d+) keeps (?P<place>Ness[\w ]+Noup\d+)")
@@ -51,19 +53,30 @@ class Keeper:
 
 
 class Hashed(Encoder):
-    """A random embedding [N, 16] for each text, always the same: no two texts are near."""
+    """A random embedding [N, 64] for each text, always the same: no two texts are near."""
 
     def __init__(self) -> None:
         pass
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of unit length."""
-        seeds = [torch.Generator().manual_seed(zlib.crc32(text.encode())) for text in texts]
-        return F.normalize(torch.stack([torch.randn(16, generator=seed) for seed in seeds]), dim=-1)
+        bits = bytearray(b"".join(hashlib.sha512(text.encode()).digest() for text in texts))
+        return F.normalize(torch.frombuffer(bits, dtype=torch.int8).float().view(len(texts), 64), dim=-1)
 
     def by_fact(self, texts: Sequence[str]) -> Tensor:
         """The same."""
         return self(texts)
+
+
+def new_ledger(settings: Settings) -> Ledger:
+    """A ledger whose first version is promoted, as the pipeline leaves it at its start."""
+    ledger = Ledger(settings.ledger_url)
+    ledger.migrate()
+    first = untouched("no model")
+    with ledger.begin() as session:
+        registry.add(session, first, None, "accepted")
+        session.add(PromotionRow(version_id=first.id, cause="initial", decision="initial"))
+    return ledger
 
 
 def worker(settings: Settings, ledger: Ledger) -> ConsumerWorker:

@@ -20,16 +20,17 @@ from typing import Any
 
 import kafka
 
-from benchmarks.consumer.lighthouses import worker
+from benchmarks.consumer.lighthouses import new_ledger, worker
+from benchmarks.consumer.watched import WatchedTransport
 from benchmarks.stream import say
 from consumer import intake
 from lmt2.config import KafkaSettings, Settings
 from lmt2.events import Document, encode
-from lmt2.ledger import DocumentRow, Ledger, now
+from lmt2.ledger import DocumentRow, now
 from lmt2.sqlite import make_durable
 from lmt2.stage import Stage
 from lmt2.transport import open_transport
-from lmt2.transport.base import Consumer, Outgoing, Producer, Record, Transport
+from lmt2.transport.base import Outgoing, Record
 
 PARTITIONS = (1, 3, 12)
 TEXT = "The mill at Arden was built in 1871 and grinds the corn of six villages. " * 7
@@ -37,65 +38,30 @@ BATCH = 1000
 
 
 class Stopwatch:
-    """Tells when the first of some records was read, and stops the reader when the last was committed."""
+    """Measures from the first record read until the last of so many is committed."""
 
     def __init__(self, records: int) -> None:
         self._left = records
-        self.started = self.ended = 0.0
+        self._started = self._ended = 0.0
 
-    def read(self) -> None:
+    def read(self, _: int) -> None:
         """Records were read."""
-        self.started = self.started or time.perf_counter()
+        self._started = self._started or time.perf_counter()
 
-    def committed(self, records: int) -> bool:
-        """So many more are done; returns whether these were the last."""
+    def committed(self, records: int) -> None:
+        """So many more are done."""
         self._left -= records
-        self.ended = time.perf_counter()
+        self._ended = time.perf_counter()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all are done."""
         return self._left <= 0
 
     @property
     def seconds(self) -> float:
         """From the first read to the last commit."""
-        return self.ended - self.started
-
-
-class TimedConsumer:
-    """A consumer that a stopwatch watches."""
-
-    def __init__(self, consumer: Consumer, watch: Stopwatch, on_end: Callable[[], None]) -> None:
-        self._consumer, self._watch, self._on_end = consumer, watch, on_end
-        self.put_back, self.pause, self.resume = consumer.put_back, consumer.pause, consumer.resume
-        self.lag, self.close = consumer.lag, consumer.close
-
-    def poll(self, timeout: float, most: int) -> list[Record]:
-        """The consumer's poll."""
-        records = self._consumer.poll(timeout, most)
-        if records:
-            self._watch.read()
-        return records
-
-    def commit(self, records: Sequence[Record]) -> None:
-        """The consumer's commit."""
-        self._consumer.commit(records)
-        if self._watch.committed(len(records)):
-            self._on_end()
-
-
-class TimedTransport:
-    """A transport whose consumers a stopwatch watches."""
-
-    def __init__(self, transport: Transport, watch: Stopwatch) -> None:
-        self._transport, self._watch = transport, watch
-        self.on_end: Callable[[], None] = lambda: None
-        self.create_topics, self.read_all = transport.create_topics, transport.read_all
-
-    def producer(self) -> Producer:
-        """A producer."""
-        return self._transport.producer()
-
-    def consumer(self, topic: str, group: str) -> Consumer:
-        """A member that is watched."""
-        return TimedConsumer(self._transport.consumer(topic, group), self._watch, self.on_end)
+        return self._ended - self._started
 
 
 class Race:
@@ -107,18 +73,22 @@ class Race:
         self._settings = Settings(home=home, kafka=KafkaSettings(bootstrap=bootstrap, partitions=partitions))
         self._transport = open_transport(self._settings)
         self._transport.create_topics([self._topic])
-        self._ledger = Ledger(f"sqlite:///{home / 'ledger.db'}")
-        self._ledger.migrate()
+        self._ledger = new_ledger(self._settings)
         self._fill()
 
     def ours(self) -> float:
         """Seconds of the consumer stage."""
         watch = Stopwatch(self._records)
-        transport = TimedTransport(self._transport, watch)
+
+        def on_commit(records: int) -> None:
+            watch.committed(records)
+            if watch.is_over:
+                stage.stop()
+
         reader = worker(self._settings, self._ledger)
         reader.topic = self._topic
+        transport = WatchedTransport(self._transport, watch.read, on_commit)
         stage = Stage(reader, transport, self._ledger, group_prefix=uuid.uuid4().hex)
-        transport.on_end = stage.stop
         stage.run()
         return watch.seconds
 
@@ -153,14 +123,13 @@ class Race:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
         )
-        is_over = False
-        while not is_over:
+        while not watch.is_over:
             records = [record for part in client.poll(200).values() for record in part]
             if records:
-                watch.read()
+                watch.read(len(records))
                 work(records)
                 client.commit()
-                is_over = watch.committed(len(records))
+                watch.committed(len(records))
         client.close(autocommit=False)
         return watch.seconds
 
