@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 from collections.abc import Iterator, Sequence
+from itertools import permutations
 from pathlib import Path
 from statistics import median
 from typing import Any, get_args
@@ -102,11 +103,11 @@ class Documents:
         for one in found:
             score = one.score(ConsumerSettings())
             signal = Signal(score.conflict, score.nll, torch.tensor(one.embedding))
-            if one.sort in ("known", "new"):
-                (self.known if one.sort == "known" else by_domain.setdefault(one.document.domain, [])).append(signal)
-        self.pairs = [
-            (old, new) for name, old in by_domain.items() for other, new in by_domain.items() if name != other
-        ]
+            if one.sort == "known":
+                self.known.append(signal)
+            elif one.sort == "new":
+                by_domain.setdefault(one.document.domain, []).append(signal)
+        self.pairs = list(permutations(by_domain.values(), 2))
 
     def shifting(self, seed: int) -> Iterator[Signal]:
         """Documents of the three phases in a random order."""
