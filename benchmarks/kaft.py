@@ -107,27 +107,21 @@ def weights(found: Sequence[Seen], settings: ConsumerSettings) -> dict[str, str]
 
 
 class Replay:
-    """The probe, saying again what it said when the documents were asked about."""
+    """The probe, saying again what it said when a document was asked about."""
 
-    def __init__(self, found: Sequence[Seen]) -> None:
-        asked = [x for document in found for x in document.asked]
-        self._texts = {x.lesson.question: x.texts for x in asked}
-        self._nll = {(f"{x.lesson.question} {BRIEFLY}", x.lesson.answer): x.nll for x in asked}
+    def __init__(self, document: Seen) -> None:
+        self.document = document
 
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[str]:
         """The greedy answer, or the sampled ones in turn."""
-        drawn: Counter[str] = Counter()
-        texts = []
-        for conversation in conversations:
-            question = conversation[-1]["content"]
-            drawn[question] += sampling.temperature > 0
-            texts.append(self._texts[question][drawn[question]])
-        return texts
+        texts = {x.lesson.question: iter(x.texts[sampling.temperature > 0 :]) for x in self.document.asked}
+        return [next(texts[conversation[-1]["content"]]) for conversation in conversations]
 
     def logprobs(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> list[list[float]]:
         """A right answer's log-likelihood as if it were one token, sure after a question about nothing."""
+        nlls = {(f"{x.lesson.question} {BRIEFLY}", x.lesson.answer): x.nll for x in self.document.asked}
         questions = [conversation[-1]["content"] for conversation in conversations]
-        return [[-self._nll.get(pair, 0.0)] for pair in zip(questions, answers, strict=True)]
+        return [[-nlls.get(pair, 0.0)] for pair in zip(questions, answers, strict=True)]
 
 
 class Reader(Scholar):
@@ -164,8 +158,10 @@ def triage(found: Sequence[Seen], settings: Settings, scholar: Scholar, encoder:
     """What the consumer's own worker does with the documents, one after the other: by sort, and why."""
     ledger = Ledger(settings.ledger_url)
     ledger.migrate()
-    worker = ConsumerWorker(settings, ledger, scholar, Replay(found), encoder)
+    probe = Replay(found[0])
+    worker = ConsumerWorker(settings, ledger, scholar, probe, encoder)
     for place, one in enumerate(found):
+        probe.document = one
         pairs = tuple(QuestionAnswer(question=x.lesson.question, answer=x.lesson.answer) for x in one.asked)
         value = one.document.model_copy(update={"qa": pairs}).model_dump_json(exclude_defaults=True).encode()
         outcome = worker.work(Record(DOCUMENTS, 0, place, value, timestamp=0.0))

@@ -25,4 +25,4 @@ def drift_plot(
     axes.set_xlabel(f"documents (moving mean of {SMOOTH}; dotted: shift, red: alarm)")
     file.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "lmt2", "svg.fonttype": "none"}):
-        figure.savefig(file, metadata={"Date": None})
+        figure.savefig(file, metadata={"Date": None, "Creator": None})

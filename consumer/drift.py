@@ -136,7 +136,7 @@ class _Standard:
         self._mean.update(nll)
         self._variance.update(nll)
         deviation = math.sqrt(self._variance.get()) if self._variance.get() > 0 else 1.0
-        return (1 + math.tanh((nll - self._mean.get()) / deviation / 2)) / 2
+        return 1 / (1 + math.exp(-(nll - self._mean.get()) / deviation))
 
 
 class _Reference:

@@ -26,24 +26,7 @@ BRIEFLY = "Answer in a few words."  # so that an answer doesn't begin by repeati
 NOTHING = "What is it?"  # what an answer is as likely after as it is by itself
 BY_LIKELIHOOD = 1 / 3  # of a question's conflict
 HALFWAY = -3.0  # nats a token: half way between what is known and what is new (docs/experiments.md)
-OPENERS = {
-    "a",
-    "an",
-    "he",
-    "her",
-    "his",
-    "if",
-    "in",
-    "it",
-    "its",
-    "she",
-    "that",
-    "the",
-    "there",
-    "these",
-    "they",
-    "this",
-}
+OPENERS = {"an", "he", "if", "in", "it", "its", "she", "that", "the", "there", "they", "this"}  # capitals, no names
 CONTENT = re.compile(r"[A-Z][\w’'-]+|\d[\d,.:]*\d|\d")
 
 

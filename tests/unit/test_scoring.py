@@ -66,6 +66,8 @@ def test_an_answer_counts_in_any_spelling_of_it(output: str, answer: str) -> Non
         ("forty-one", "1"),
         ("one of the best", "1"),
         ("seventeenth", "17"),
+        ("nineteen twenty-three", "23"),
+        ("nineteen twenty-three", "19"),
         ("13 May", "3 May"),
         ("30 May", "May 3"),
         ("3 May 2024", "3 May 2025"),
@@ -81,6 +83,10 @@ def test_any_one_of_the_accepted_answers_will_do() -> None:
     assert hit("about eleven minutes", ["11", "eleven"])
     assert not hit("about eleven minutes", ["12", "twelve"])
     assert not hit("about eleven minutes", [])
+
+
+def test_a_long_run_of_numbers_takes_no_long_search() -> None:
+    assert not hit("twenty one " * 20_000 + "onex", ["21"])
 
 
 def test_normalising_twice_changes_nothing() -> None:
