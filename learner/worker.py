@@ -1,9 +1,10 @@
 """The learner's work on one update request: a shard, and the candidate version that has it or lacks another's."""
 
+import math
 import time
 from collections.abc import Mapping
 
-from sqlalchemy import select, update
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from learner.rehearsal import rehearsal_targets
@@ -83,10 +84,10 @@ class LearnerWorker(Worker):
             return self._failed(request, error)
         figures = {**training, "seconds": time.monotonic() - started, "lessons": len(request.lessons)}
         telemetry.update_seconds.observe(figures["seconds"])
-        manifest = self._candidate(parent, request, entry)
+        manifest = self._new(self._candidate(parent, request, entry))
         rounded = {name: round(value, 3) for name, value in figures.items()}
         self._log.info("trained", update=request.id, version=manifest.id, **rounded)
-        return self._trained(request, manifest, figures)
+        return self._trained(request, manifest, figures, record.key)
 
     def _learnt(self, request: UpdateRequest, parent: Manifest) -> tuple[ShardEntry, Mapping[str, float]]:
         shard, training = self._learner.learn(request, self._progress(request))
@@ -99,7 +100,19 @@ class LearnerWorker(Worker):
         keys = [keys_of(self._store.get(s.artifact)) for s in child.shards]
         return child.model_copy(update={"threshold": threshold_for(keys, self._learner.general)})
 
-    def _trained(self, request: UpdateRequest, manifest: Manifest, figures: dict[str, float]) -> Outcome:
+    def _new(self, manifest: Manifest) -> Manifest:
+        """The version, or where one of its name was decided before, the same but for a hair's breadth of threshold.
+
+        A removal that was refused and is asked for again has the same content. Each version is decided once.
+        """
+        with self._ledger.begin() as session:
+            while session.get(VersionRow, manifest.id) is not None:
+                manifest = manifest.model_copy(update={"threshold": math.nextafter(manifest.threshold, math.inf)})
+        return manifest
+
+    def _trained(
+        self, request: UpdateRequest, manifest: Manifest, figures: dict[str, float], key: bytes | None
+    ) -> Outcome:
         def effect(session: Session) -> None:
             _set_update(session, request, "trained", figures)
             session.merge(
@@ -112,23 +125,26 @@ class LearnerWorker(Worker):
                 )
             )
 
+        # The request's key: the candidates of a document come to the gate in the order of its updates.
         candidate = Candidate(
             version=manifest.id, update=request.id, parent=manifest.parent or "", event_time=request.event_time
         )
         value = encode(candidate, id=manifest.id, source="lmt2/learner")
-        return Outcome(effect, (Outgoing(CANDIDATES, value, manifest.id.encode()),))
+        return Outcome(effect, (Outgoing(CANDIDATES, value, key),))
 
     def _failed(self, request: UpdateRequest, error: TrainingFailed) -> Outcome:
         self._log.error("training failed", update=request.id, message=str(error))
-        state = "learnt" if request.retracts else "rejected"  # what can't be removed is still served
-        told = f"{NOT_RETRACTED}training-failed: {error}" if request.retracts else f"training-failed: {error}"
-        names = request.retracts or request.teaches[-1:]
-        telemetry.documents_total.labels("rejected").inc()
+        told = f"training-failed: {error}"
 
         def effect(session: Session) -> None:
             _set_update(session, request, "failed", {})
-            for row in session.scalars(select(DocumentRow).where(DocumentRow.id.in_(names))):
-                row.state, row.reason = state, told
+            if request.retracts:  # what can't be taken out is still served
+                leaving = (DocumentRow.id.in_(request.retracts), DocumentRow.state == "retracting")
+                as_before = {"state": "learnt", "reason": NOT_RETRACTED + told}
+                session.execute(update(DocumentRow).where(*leaving).values(as_before))
+            elif (row := session.get(DocumentRow, request.teaches[-1])) is not None:
+                row.state, row.reason = "rejected", told
+                telemetry.documents_total.labels("rejected").inc()
 
         return Outcome(effect)
 

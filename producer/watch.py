@@ -3,7 +3,8 @@
 A file is read once it has stood still for a moment, so that a half-written one isn't; a rename into the folder is as
 good. A changed file is a new document that supersedes the one it was before: readers refuse another text under
 a known id. So a text of its own id gets a new one, made of that id and the text. A deleted file is left alone: what
-it taught is taken back by a retraction, never by a disk that went away.
+it taught is taken back by a retraction, never by a disk that went away. What a file was before is known within a run
+only: a text of its own id that changed while nobody watched is refused by readers, and becomes a dead letter.
 """
 
 from collections.abc import Iterator, Sequence

@@ -166,6 +166,17 @@ def test_a_removal_needs_no_training_and_leaves_the_other_shards_alone(world: Wo
     assert "loss_last" not in world.update("u-2").figures
 
 
+def test_a_removal_that_is_asked_for_again_is_another_version(world: World) -> None:
+    shard = ShardEntry(artifact=world.store.put(tiny_shard(ENCODER(["x"])).tensors(), {}), documents=("x",), update="x")
+    world.base = serve(world, world.base.model_copy(update={"shards": (shard,), "threshold": 0.5}))
+    versions = []
+    for name in ("u-1", "u-2"):
+        sent = world.apply(world.worker.work(world.ask(name, [], replaces=["x"])))
+        versions.append(world.manifest(sent.version))
+    assert versions[0].id != versions[1].id
+    assert versions[0].shards == versions[1].shards == ()
+
+
 @pytest.mark.parametrize("documents", [["vell"], []])
 def test_an_update_that_is_withdrawn_during_its_training_leaves_no_version(
     world: World, documents: Sequence[str]
@@ -214,6 +225,8 @@ def test_a_failed_rebuilding_leaves_the_retracted_document_learnt(tmp_path: Path
     world = World(tmp_path, tiny, Learner(wild, tiny, Scholar(tiny, tiny), ENCODER), wild)
     with world.ledger.begin() as session:
         request(session, "u-0", ["vell", "corvo"])
+        session.flush()
+        session.get_one(DocumentRow, "corvo").state = "retracting"
     outcome = world.worker.work(world.ask("u-1", ["vell"], replaces=["vell", "corvo"]))
     with world.ledger.begin() as session:
         outcome.effect(session)

@@ -1,6 +1,7 @@
 """A retraction, wherever its document is: on its way in, served alone or with others, kept out, or unheard of."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from sqlalchemy import select
 from gate.promotion import rollback
 from lmt2.errors import EventError, Overtaken
 from lmt2.events import UpdateRequest
+from lmt2.follow import follow_retraction
 from lmt2.ledger import DocumentRow, LessonRow, UpdateRow, VersionRow
 from memory.versions import Manifest
 from tests.support.consuming import NEWS, World, checked, event, retraction
@@ -155,7 +157,12 @@ def test_a_refused_removal_leaves_the_document_as_it_was_and_may_be_asked_for_ag
     (removal,) = world.retract("news")
     world.decide(removal, world.train(removal, served), "reject")
     assert states(world) == {"vell": "learnt", "news": "learnt"}
-    assert world.row("news").reason == "not retracted: forgets: 5 facts gone"
+    refused = world.row("news")
+    assert refused.reason == "not retracted: forgets: 5 facts gone"
+    with world.ledger.begin() as session:
+        told = follow_retraction(session, "news", since=refused.changed_at - timedelta(seconds=1))
+        assert (told.is_decided, told.detail) == (True, refused.reason)
+        assert not follow_retraction(session, "news", since=refused.changed_at).is_decided, "an earlier attempt"
     (again,) = world.retract("news", offset=9)
     assert again.id != removal.id
     world.promote(again, served)
