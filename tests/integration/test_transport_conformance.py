@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import select
@@ -16,7 +17,7 @@ from lmt2.errors import TransportError
 from lmt2.events import DEAD_LETTERS
 from lmt2.ledger import ControlRow, Ledger
 from lmt2.stage import Outcome, Stage, Worker
-from lmt2.transport import open_transport
+from lmt2.transport import kafka, open_transport
 from lmt2.transport.base import Consumer, Outgoing, Record, Transport
 from lmt2.transport.embedded import EmbeddedConsumer
 from tests.support.ports import free_ports
@@ -403,3 +404,10 @@ def test_a_send_to_a_topic_that_does_not_exist_is_an_error(kafka_address: str, t
     with pytest.raises(TransportError, match="didn't acknowledge"):
         producer.send([Outgoing(f"missing.{uuid.uuid4().hex}", b"value")])
     producer.close()
+
+
+def test_a_record_of_a_java_producer_may_have_no_value_and_headers_without_one() -> None:
+    raw = SimpleNamespace(
+        topic="t", partition=0, offset=1, value=None, key=None, headers=[("trace", None)], timestamp=1
+    )
+    assert (kafka._record(raw).value, kafka._record(raw).headers) == (b"", {"trace": b""})
