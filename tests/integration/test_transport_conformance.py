@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import select
 
 from lmt2.config import KafkaSettings, Settings
-from lmt2.errors import TransportError
+from lmt2.errors import EventError, TransportError
 from lmt2.events import DEAD_LETTERS
 from lmt2.ledger import ControlRow, Ledger
 from lmt2.stage import Outcome, Stage, Worker
@@ -27,7 +27,7 @@ ALL_BYTES = bytes(range(256))
 UNREACHABLE = """
 import sys, threading
 from lmt2.config import KafkaSettings
-from lmt2.errors import TransportError
+from lmt2.errors import EventError, TransportError
 from lmt2.transport import kafka
 kafka.CONNECT_MS = 1000
 transport = kafka.KafkaTransport(KafkaSettings(bootstrap=sys.argv[1]))
@@ -368,6 +368,35 @@ def test_a_stage_works_through_a_topic(transport: Transport, topic: str, tmp_pat
     assert successor.poll(3, 1) == [], "every record was committed"
     successor.close()
     assert len(list(transport.read_all(out))) == 4
+    ledger.close()
+
+
+class Refuser(Worker):
+    """Can use nothing."""
+
+    name = "refuser"
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+
+    def work(self, _: Record) -> Outcome:
+        raise EventError("why " * 300)
+
+
+@pytest.mark.kafka
+def test_the_greatest_record_that_a_topic_takes_fits_into_a_dead_letter(kafka_address: str, tmp_path: Path) -> None:
+    transport = open_transport(Settings(home=tmp_path, kafka=KafkaSettings(bootstrap=kafka_address)))
+    topic = f"test.{uuid.uuid4().hex}"
+    transport.create_topics([topic, DEAD_LETTERS])
+    send(transport, [Outgoing(topic, b"x" * (kafka.MAX_BYTES - 200), topic.encode())])
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    ledger.migrate()
+    stage = Stage(Refuser(topic), transport, ledger, group_prefix=topic)
+    thread = threading.Thread(target=stage.run)
+    thread.start()
+    wait_until(lambda: any(letter.key == topic.encode() for letter in transport.read_all(DEAD_LETTERS)))
+    stage.stop()
+    thread.join()
     ledger.close()
 
 
