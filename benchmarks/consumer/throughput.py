@@ -35,6 +35,7 @@ from lmt2.transport.base import Outgoing, Record
 PARTITIONS = (1, 3, 12)
 TEXT = "The mill at Arden was built in 1871 and grinds the corn of six villages. " * 7
 BATCH = 1000
+POLL_MS = 30_000  # a shorter poll may interrupt kafka-python's join, which then begins anew
 
 
 class Stopwatch:
@@ -124,7 +125,7 @@ class Race:
             auto_offset_reset="earliest",
         )
         while not watch.is_over:
-            records = [record for part in client.poll(200).values() for record in part]
+            records = [record for part in client.poll(POLL_MS).values() for record in part]
             if records:
                 watch.read(records)
                 work(records)
