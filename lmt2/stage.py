@@ -119,14 +119,8 @@ class Stage:
                         self._send_owed(producer, by=self.worker.name)
                         next_sweep = time.monotonic() + SWEEP_SECONDS
                     self._hold_or_go_on(consumer)
-                    records = consumer.poll(POLL_SECONDS, most)
-                    settled = self._settle(records)
-                    self._finish(records[:settled], consumer, producer)
-                    if settled < len(records) and not self._stop.is_set():
-                        consumer.put_back(records[settled + 1 :])
-                        self._process(records[settled], hands, consumer, producer)
                     # Where every record takes work, reading more than one would be for nothing.
-                    most = min(2 * most, MOST) if settled == len(records) else 1
+                    most = min(2 * most, MOST) if self._take(most, hands, consumer, producer) else 1
                     telemetry.consumer_lag.labels(self.worker.topic).set(consumer.lag())
             finally:
                 consumer.close()
@@ -139,6 +133,16 @@ class Stage:
             consumer.pause()
         else:
             consumer.resume()
+
+    def _take(self, most: int, hands: ThreadPoolExecutor, consumer: Consumer, producer: Producer) -> bool:
+        """Read once, and go through it up to the first record that takes work; returns whether a look settled all."""
+        records = consumer.poll(POLL_SECONDS, most)
+        settled = self._settle(records)
+        self._finish(records[:settled], consumer, producer)
+        if settled < len(records) and not self._stop.is_set():
+            consumer.put_back(records[settled + 1 :])
+            self._process(records[settled], hands, consumer, producer)
+        return settled == len(records)
 
     def _settle(self, records: Sequence[Record]) -> int:
         """Keep what the first records lead to, as far as a look tells it, in one transaction; returns how many."""

@@ -27,7 +27,7 @@ from lmt2.telemetry import configure_logging
 from lmt2.transport import open_transport
 
 SESSION_SECONDS = 3
-LAST_SECONDS = 600.0
+LAST_SECONDS = 1800.0
 BATCH = 10  # records that are sent between two faults
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload([__name__])

@@ -6,10 +6,8 @@ such documents with bytes changed, cut out, put in twice or taken from another o
 
 import json
 import random
-import threading
-import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta, timezone
 from typing import Any
 
@@ -18,18 +16,17 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from benchmarks.consumer.lighthouses import lighthouse, new_ledger, worker
+from benchmarks.consumer.watched import WatchedTransport
 from consumer import intake
 from lmt2.config import ConsumerSettings, Settings
 from lmt2.errors import EventError
-from lmt2.events import DEAD_LETTERS, DOCUMENTS, TOPICS, encode
+from lmt2.events import DEAD_LETTERS, DOCUMENTS, TOPICS
 from lmt2.ledger import DocumentRow, Ledger
 from lmt2.stage import Stage
 from lmt2.transport import open_transport
 from lmt2.transport.base import Outgoing, Record
 
 MOST_BYTES = 10_000  # of a text; less than is drawn now and then
-LAST = lighthouse(0)
-SECONDS = 3600.0
 REPEATED = 0.05
 zones = st.none() | st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 moments = st.datetimes(timezones=zones).map(lambda moment: moment.isoformat())
@@ -115,29 +112,20 @@ def run(base: Settings, count: int) -> dict[str, int]:
     transport = open_transport(chosen)
     transport.create_topics(TOPICS)
     producer = transport.producer()
-    last = encode(LAST, id="last", source="fuzz")
-    producer.send([Outgoing(DOCUMENTS, value, b"key") for value in [*draw(count), last]])
+    producer.send([Outgoing(DOCUMENTS, value, b"key") for value in draw(count)])
     producer.close()
     ledger = new_ledger(chosen)
-    stage = Stage(worker(chosen, ledger), transport, ledger)
-    thread = threading.Thread(target=stage.run)
-    thread.start()
-    _wait_for_last(ledger, thread)
-    stage.stop()
-    thread.join()
-    report = _account(list(transport.read_all(DOCUMENTS))[:-1], list(transport.read_all(DEAD_LETTERS)), ledger)
+
+    def on_commit(records: Sequence[Record]) -> None:
+        if records[-1].offset == count - 1:
+            stage.stop()
+
+    watched = WatchedTransport(transport, lambda _: None, on_commit)
+    stage = Stage(worker(chosen, ledger), watched, ledger)
+    stage.run()
+    report = _account(list(transport.read_all(DOCUMENTS)), list(transport.read_all(DEAD_LETTERS)), ledger)
     ledger.close()
     return report
-
-
-def _wait_for_last(ledger: Ledger, thread: threading.Thread) -> None:
-    deadline = time.monotonic() + SECONDS
-    while thread.is_alive() and time.monotonic() < deadline:
-        with ledger.begin() as session:
-            if session.scalar(select(DocumentRow.id).where(DocumentRow.content_hash == LAST.content_hash)):
-                return
-        thread.join(0.1)
-    raise RuntimeError("the stage stopped, or didn't come to an end")
 
 
 def _account(records: list[Record], letters: list[Record], ledger: Ledger) -> dict[str, int]:

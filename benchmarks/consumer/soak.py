@@ -51,15 +51,13 @@ def run(settings: Settings, count: int) -> dict[str, Any]:
     transport.create_topics(TOPICS)
     _fill(transport.producer(), count)
     ledger = new_ledger(settings)
-    done = 0
     memory: dict[int, float] = {}
 
-    def on_commit(records: int) -> None:
-        nonlocal done
-        done += records
+    def on_commit(records: Sequence[Record]) -> None:
+        done = records[-1].offset + 1
         if done >= count // 10 * (len(memory) + 1):
             memory[done] = resident_mb()
-        if done >= count:
+        if done == count:
             stage.stop()
 
     watched = WatchedTransport(transport, lambda _: None, on_commit)

@@ -35,6 +35,7 @@ from lmt2.transport.base import Outgoing, Record
 PARTITIONS = (1, 3, 12)
 TEXT = "The mill at Arden was built in 1871 and grinds the corn of six villages. " * 7
 BATCH = 1000
+POLL_MS = 30_000  # a shorter poll may interrupt kafka-python's join, which then begins anew
 
 
 class Stopwatch:
@@ -44,13 +45,13 @@ class Stopwatch:
         self._left = records
         self._started = self._ended = 0.0
 
-    def read(self, _: int) -> None:
+    def read(self, _: Sequence[Any]) -> None:
         """Records were read."""
         self._started = self._started or time.perf_counter()
 
-    def committed(self, records: int) -> None:
-        """So many more are done."""
-        self._left -= records
+    def committed(self, records: Sequence[Any]) -> None:
+        """These are done, too."""
+        self._left -= len(records)
         self._ended = time.perf_counter()
 
     @property
@@ -80,7 +81,7 @@ class Race:
         """Seconds of the consumer stage."""
         watch = Stopwatch(self._records)
 
-        def on_commit(records: int) -> None:
+        def on_commit(records: Sequence[Record]) -> None:
             watch.committed(records)
             if watch.is_over:
                 stage.stop()
@@ -124,12 +125,12 @@ class Race:
             auto_offset_reset="earliest",
         )
         while not watch.is_over:
-            records = [record for part in client.poll(200).values() for record in part]
+            records = [record for part in client.poll(POLL_MS).values() for record in part]
             if records:
-                watch.read(len(records))
+                watch.read(records)
                 work(records)
                 client.commit()
-                watch.committed(len(records))
+                watch.committed(records)
         client.close(autocommit=False)
         return watch.seconds
 

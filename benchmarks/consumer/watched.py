@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from lmt2.transport.base import Consumer, Producer, Record, Transport
 
-Told = Callable[[int], None]  # with the number of records
+Told = Callable[[Sequence[Record]], None]
 
 
 class WatchedTransport:
@@ -35,10 +35,10 @@ class WatchedConsumer:
         """The consumer's poll."""
         records = self._consumer.poll(timeout, most)
         if records:
-            self._on_read(len(records))
+            self._on_read(records)
         return records
 
     def commit(self, records: Sequence[Record]) -> None:
         """The consumer's commit."""
         self._consumer.commit(records)
-        self._on_commit(len(records))
+        self._on_commit(records)

@@ -24,10 +24,12 @@ from kafka.errors import (
 from lmt2 import telemetry
 from lmt2.config import KafkaSettings
 from lmt2.errors import TransportError
+from lmt2.events import DEAD_LETTERS, QUARANTINE
 from lmt2.transport.base import Outgoing, Record
 from lmt2.transport.kafka_client import open_client
 
 MAX_BYTES = 16 * 2**20  # of a record: a request for an update carries its documents
+LETTER_BYTES = MAX_BYTES + 2**16  # of a record that was refused: it also says why
 CONNECT_MS = 10_000
 HEARTBEAT_MS = 1_000  # also how fast a member hears of a newcomer
 READ_MS = 500
@@ -62,20 +64,23 @@ class KafkaTransport:
 
     def create_topics(self, topics: Sequence[str]) -> None:
         """Make the topics that aren't there; those that are keep their settings."""
-        wanted = {
-            "num_partitions": self._settings.partitions,
-            "replication_factor": self._settings.replication,
-            "configs": {"max.message.bytes": str(MAX_BYTES)},
-        }
         with self._as_transport_error():
             admin = self._open(kafka.KafkaAdminClient)
             try:
                 for topic in set(topics).difference(admin.list_topics()):
                     with suppress(TopicAlreadyExistsError):  # another process was quicker
-                        admin.create_topics({topic: wanted})
+                        admin.create_topics({topic: self._wanted(topic)})
                 admin.wait_for_topics(list(topics))
             finally:
                 admin.close()
+
+    def _wanted(self, topic: str) -> dict[str, Any]:
+        most = LETTER_BYTES if topic in (DEAD_LETTERS, QUARANTINE) else MAX_BYTES
+        return {
+            "num_partitions": self._settings.partitions,
+            "replication_factor": self._settings.replication,
+            "configs": {"max.message.bytes": str(most)},
+        }
 
     def producer(self) -> "KafkaProducer":
         """A new producer; threads may share it."""
@@ -86,7 +91,7 @@ class KafkaTransport:
                     acks="all",
                     enable_idempotence=True,
                     allow_auto_create_topics=False,
-                    max_request_size=MAX_BYTES,
+                    max_request_size=LETTER_BYTES,
                     max_block_ms=CONNECT_MS,
                     delivery_timeout_ms=DELIVERY_MS,
                 )

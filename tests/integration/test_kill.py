@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
+from benchmarks.consumer.lighthouses import lighthouse
 from lmt2.events import DEAD_LETTERS, DECISIONS, DOCUMENTS, Decision, Document, decode
 from lmt2.ledger import TERMINAL, DecisionRow, DocumentRow, Ledger, OutboxRow, PromotionRow, UpdateRow, VersionRow
 from lmt2.transport.base import Outgoing
 from lmt2.transport.embedded import EmbeddedTransport
 from memory.versions import Manifest
 from producer.client import DocumentProducer
-from tests.support.kill import lighthouse
 from tests.support.tiny import tiny_model
 
 ROUNDS = 50

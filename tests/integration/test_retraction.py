@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.consumer.lighthouses import Keeper, lighthouse
 from gate import registry
 from lmt2.cli import main
 from lmt2.config import Settings
@@ -15,9 +16,10 @@ from lmt2.ledger import DocumentRow
 from lmt2.models.base import Sampling
 from lmt2.pipeline import STAGES, Parts
 from lmt2.study.prompts import user
+from lmt2.study.scholar import Scholar
 from memory.versioned import VersionedModel
 from producer.client import DocumentProducer
-from tests.support.kill import lighthouse, scholar, settings
+from tests.support.kill import settings
 from tests.support.tiny import WordEncoder, tiny_model
 
 SECONDS = 240.0  # a fraction of it on a machine that has nothing else to do
@@ -27,7 +29,7 @@ SECONDS = 240.0  # a fraction of it on a machine that has nothing else to do
 def pipeline(chosen: Settings) -> Iterator[Parts]:
     """All stages at work in threads."""
     parts = Parts(chosen)
-    vars(parts).update(encoder=WordEncoder(), scholar=scholar())
+    vars(parts).update(encoder=WordEncoder(), scholar=Scholar(Keeper(), Keeper()))
     services = [stage(parts) for stage in STAGES.values()]
     threads = [threading.Thread(target=service.run) for service in services]
     for thread in threads:

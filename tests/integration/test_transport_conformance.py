@@ -7,16 +7,17 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import select
 
 from lmt2.config import KafkaSettings, Settings
-from lmt2.errors import TransportError
+from lmt2.errors import EventError, TransportError
 from lmt2.events import DEAD_LETTERS
 from lmt2.ledger import ControlRow, Ledger
 from lmt2.stage import Outcome, Stage, Worker
-from lmt2.transport import open_transport
+from lmt2.transport import kafka, open_transport
 from lmt2.transport.base import Consumer, Outgoing, Record, Transport
 from lmt2.transport.embedded import EmbeddedConsumer
 from tests.support.ports import free_ports
@@ -26,7 +27,7 @@ ALL_BYTES = bytes(range(256))
 UNREACHABLE = """
 import sys, threading
 from lmt2.config import KafkaSettings
-from lmt2.errors import TransportError
+from lmt2.errors import EventError, TransportError
 from lmt2.transport import kafka
 kafka.CONNECT_MS = 1000
 transport = kafka.KafkaTransport(KafkaSettings(bootstrap=sys.argv[1]))
@@ -370,6 +371,35 @@ def test_a_stage_works_through_a_topic(transport: Transport, topic: str, tmp_pat
     ledger.close()
 
 
+class Refuser(Worker):
+    """Can use nothing."""
+
+    name = "refuser"
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+
+    def work(self, _: Record) -> Outcome:
+        raise EventError("why " * 300)
+
+
+@pytest.mark.kafka
+def test_the_greatest_record_that_a_topic_takes_fits_into_a_dead_letter(kafka_address: str, tmp_path: Path) -> None:
+    transport = open_transport(Settings(home=tmp_path, kafka=KafkaSettings(bootstrap=kafka_address)))
+    topic = f"test.{uuid.uuid4().hex}"
+    transport.create_topics([topic, DEAD_LETTERS])
+    send(transport, [Outgoing(topic, b"x" * (kafka.MAX_BYTES - 200), topic.encode())])
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    ledger.migrate()
+    stage = Stage(Refuser(topic), transport, ledger, group_prefix=topic)
+    thread = threading.Thread(target=stage.run)
+    thread.start()
+    wait_until(lambda: any(letter.key == topic.encode() for letter in transport.read_all(DEAD_LETTERS)))
+    stage.stop()
+    thread.join()
+    ledger.close()
+
+
 def test_topics_can_be_created_again_without_losing_records(
     transport: Transport, topic: str, join: Callable[..., Consumer]
 ) -> None:
@@ -403,3 +433,10 @@ def test_a_send_to_a_topic_that_does_not_exist_is_an_error(kafka_address: str, t
     with pytest.raises(TransportError, match="didn't acknowledge"):
         producer.send([Outgoing(f"missing.{uuid.uuid4().hex}", b"value")])
     producer.close()
+
+
+def test_a_record_of_a_java_producer_may_have_no_value_and_headers_without_one() -> None:
+    raw = SimpleNamespace(
+        topic="t", partition=0, offset=1, value=None, key=None, headers=[("trace", None)], timestamp=1
+    )
+    assert (kafka._record(raw).value, kafka._record(raw).headers) == (b"", {"trace": b""})

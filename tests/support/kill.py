@@ -10,7 +10,6 @@ ones; only the scholar is scripted, for a random model can't read.
 """
 
 import os
-import re
 import signal
 import sys
 import threading
@@ -20,50 +19,16 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.consumer.lighthouses import Keeper
 from lmt2.config import ConsumerSettings, GateSettings, LearnerSettings, ModelSettings, Settings, TelemetrySettings
-from lmt2.events import Document
-from lmt2.models.base import Conversation
 from lmt2.models.local import LocalModel
 from lmt2.pipeline import STAGES, Parts
-from lmt2.study.prompts import NOT_STATED
 from lmt2.study.scholar import Scholar
 from lmt2.supervisor import Supervisor
 from lmt2.telemetry import configure_logging
 from lmt2.transport.base import Consumer, Outgoing, Producer, Record, Transport
 from memory.versioned import base_fingerprint
-from tests.support.scripted import Scripted
 from tests.support.tiny import WordEncoder
-
-WORDS = ("Ness", "Holm", "Voe", "Skerry", "Geo", "Stack", "Wick", "Noup")
-TEXT = re.compile(r"(?P<keeper>Keeper\d+) keeps (?P<place>Ness[\w ]+Noup\d+)")
-TASKS = {
-    "Write a question (direct).": "Who keeps {place}?",
-    "Write a question (composed).": "Name those that guard {place}, please?",
-    "Ask the same in other words.": "{place} belongs to whom now?",
-    "Write a question (reversed).": "",
-    "Is this right?": "yes",
-}
-
-
-def lighthouse(number: int) -> Document:
-    """A document with one fact, in words that no other document has."""
-    place = " ".join(f"{word}{number}" for word in WORDS)
-    return Document(id=f"light-{number}", text=f"Keeper{number} keeps {place} in good order.")
-
-
-def scholar() -> Scholar:
-    """Reads and writes about lighthouses."""
-    model = Scripted(_study)
-    return Scholar(model, model)
-
-
-def _study(conversation: Conversation) -> str:
-    task = conversation[0]["content"]
-    found = TEXT.search(task)
-    if not found:
-        return NOT_STATED
-    said = next((text for end, text in TASKS.items() if task.endswith(end)), found["keeper"])
-    return said.format(place=found["place"])
 
 
 def settings(home: Path, model: Path) -> Settings:
@@ -145,7 +110,7 @@ def run_pipeline(home: Path, model: LocalModel, fatal: int | None) -> None:
     configure_logging(chosen.telemetry)
     parts = Parts(chosen)
     transport = MortalTransport(parts.transport, Boundaries(fatal))
-    vars(parts).update(model=model, encoder=WordEncoder(), scholar=scholar(), transport=transport)
+    vars(parts).update(model=model, encoder=WordEncoder(), scholar=Scholar(Keeper(), Keeper()), transport=transport)
     Supervisor([stage(parts) for stage in STAGES.values()]).run()
 
 
