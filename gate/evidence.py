@@ -34,7 +34,7 @@ def gather(examiner: Examiner, bench: Bench, anchors: Anchors) -> Evidence:
     remembered = examiner.hits(bench.best, of_best) + examiner.hits(bench.parent, of_parent)
     return Evidence(
         probes=Pairs.of(examiner.hits(bench.parent, anchors.probes), examiner.hits(bench.candidate, anchors.probes)),
-        likelier=Pairs.of_change(_changes(examiner, bench, anchors.probes)),
+        changes=_changes(examiner, bench, anchors.probes),
         retention=Pairs.of(remembered, examiner.hits(bench.candidate, of_best + of_parent)),
         general=Pairs.of(examiner.hits(bench.best, anchors.general), examiner.hits(bench.candidate, anchors.general)),
         committee=_committee(examiner, bench, [anchor.question for anchor in anchors.general]),

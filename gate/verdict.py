@@ -6,11 +6,11 @@ learnt anything: the other three decide.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gate.statistics import Pairs, compare, decline_p, gain_p, least_gains, least_questions, non_inferiority_p
+from gate.statistics import Pairs, compare, decline_p, least_gains, least_questions, non_inferiority_p, signed_rank_p
 from lmt2.config import GateSettings
 from lmt2.events import Verdict
 
@@ -25,7 +25,7 @@ class Evidence:
 
     Attributes:
         probes: new documents' probes, or a removal's retracted documents', parent against candidate.
-        likelier: the same probes by whether their right answer became likelier; with the handful of probes that
+        changes: how much likelier each probe's right answer became, in nats a token; with the handful of probes that
             a document has, this tells learning from chance where hits alone can't.
         retention: facts learnt before, reference against candidate (see `gate.worker`).
         general: common knowledge, pinned best against candidate.
@@ -35,12 +35,17 @@ class Evidence:
     """
 
     probes: Pairs
-    likelier: Pairs
+    changes: Sequence[float]
     retention: Pairs
     general: Pairs
     committee: float | None
     unused: int
     is_removal: bool = False
+
+    @property
+    def likelier(self) -> int:
+        """How many probes' right answers became likelier."""
+        return sum(change > 0 for change in self.changes)
 
     @property
     def pooled(self) -> Pairs:
@@ -81,8 +86,8 @@ def figures(evidence: Evidence | None, settings: GateSettings) -> dict[str, floa
         "probes": evidence.probes.n,
         "probes_before": evidence.probes.before,
         "probes_after": evidence.probes.after,
-        "likelier": evidence.likelier.gained,
-        "gain_p": gain_p(evidence.likelier),
+        "likelier": evidence.likelier,
+        "gain_p": signed_rank_p(evidence.changes),
         "retention": evidence.retention.n,
         "retention_before": evidence.retention.before,
         "retention_after": evidence.retention.after,
@@ -106,9 +111,9 @@ def _plasticity(evidence: Evidence, settings: GateSettings) -> Judgement | None:
     told = f"{probes.before} → {probes.after} of {probes.n} probes"
     if probes.gain < settings.min_gain:
         return Judgement("reject", "learnt-too-little", f"{told}; a gain of {settings.min_gain:.0%} is asked for")
-    p = gain_p(evidence.likelier)
+    p = signed_rank_p(evidence.changes)
     if p > settings.significance:
-        likelier = f"the right answer became likelier for {evidence.likelier.gained}"
+        likelier = f"the right answer became likelier for {evidence.likelier}"
         return _unclear(f"{told}, {likelier}: may be chance (p = {p:.3f}); {least} without a loss would show it")
     return None
 

@@ -12,7 +12,7 @@ from lmt2.config import GateSettings
 SETTINGS = GateSettings()
 GOOD = Evidence(
     probes=Pairs(n=10, before=1, lost=0, gained=7),
-    likelier=Pairs(n=10, before=0, lost=0, gained=10),
+    changes=[2.0] * 10,
     retention=Pairs(n=60, before=40, lost=1, gained=1),
     general=Pairs(n=160, before=90, lost=1, gained=1),
     committee=0.98,
@@ -37,7 +37,7 @@ def test_a_removal_needs_no_gain_and_is_held_to_the_rest() -> None:
 REFUSED = {
     "learnt nothing": (changed(probes=Pairs(10, 1, 0, 0)), "reject", "learnt-too-little"),
     "learnt less than asked for": (changed(probes=Pairs(100, 10, 0, 15)), "reject", "learnt-too-little"),
-    "gain that chance explains": (changed(likelier=Pairs(10, 4, 4, 6)), "inconclusive", "needs-more-anchors"),
+    "gain that chance explains": (changed(changes=[1.0] * 6 + [-1.0] * 4), "inconclusive", "needs-more-anchors"),
     "too few probes": (changed(probes=Pairs(4, 0, 0, 4)), "inconclusive", "needs-more-anchors"),
     "no probes": (changed(probes=Pairs(0, 0, 0, 0)), "inconclusive", "needs-more-anchors"),
     "forgets": (changed(retention=Pairs(60, 40, 5, 0)), "reject", "forgets"),
