@@ -15,7 +15,7 @@ def read(record: Record, max_text_bytes: int) -> tuple[Document, Envelope]:
     Raises:
         EventError: it can't be decoded, is too large, or asks for what isn't there yet.
     """
-    document, envelope = decode(record.value, Document)
+    document, envelope = decode(record.value, Document, record.headers)
     size = len(document.text.encode())
     if size > max_text_bytes:
         raise EventError(f"text: {size} bytes, at most {max_text_bytes} are taken; split the document into parts")

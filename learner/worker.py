@@ -66,7 +66,7 @@ class LearnerWorker:
 
     def work(self, record: Record) -> Outcome:
         """The candidate that an update request leads to; a failed training rejects its documents."""
-        request, _ = decode(record.value, UpdateRequest)
+        request, _ = decode(record.value, UpdateRequest, record.headers)
         with self._ledger.begin() as session:
             row = session.get(UpdateRow, request.id)
             if row is not None and row.state != "requested":

@@ -278,7 +278,9 @@ def test_a_document_is_let_out_of_quarantine(lmt2: Lmt2, tmp_path: Path, ledger:
             )
         )
     producer = transport.producer()
-    producer.send([Outgoing("lmt2.quarantine", b"its bytes", b"orders", {"lmt2-reason": b"prompt-injection"})])
+    producer.send(
+        [Outgoing("lmt2.quarantine", b"its bytes", b"orders", {"lmt2-reason": b"prompt-injection", "ce_id": b"1"})]
+    )
     producer.close()
     (listed,) = json.loads(lmt2("quarantine", "list", "--json")[1])
     assert (listed["id"], listed["reason"], listed["title"]) == ("orders", "prompt-injection", "Orders")
@@ -287,7 +289,8 @@ def test_a_document_is_let_out_of_quarantine(lmt2: Lmt2, tmp_path: Path, ledger:
     for _ in range(2):  # again, as after a crash before it was sent
         code, told, _ = lmt2("quarantine", "release", "orders")
         assert (code, told) == (0, "released: orders, which was kept out for prompt-injection\n")
-    assert {record.value for record in transport.read_all("lmt2.documents")} == {b"its bytes"}
+    for record in transport.read_all("lmt2.documents"):
+        assert (record.value, record.headers) == (b"its bytes", {"ce_id": b"1"})
     with ledger.begin() as session:
         assert session.get_one(DocumentRow, "orders").state == "released"
     code, _, error = lmt2("quarantine", "release", "another")
