@@ -18,6 +18,7 @@ from lmt2.running import Running
 from lmt2.transport.base import Outgoing
 from lmt2.transport.embedded import EmbeddedTransport
 from memory.versions import untouched
+from tests.support.wire import assert_published
 
 Lmt2 = Callable[..., tuple[int, str, str]]
 
@@ -186,7 +187,8 @@ def test_commands_use_the_event_log_of_the_running_process(
     with running.claimed(tmp_path):
         running.announce(tmp_path, Running(pid=1, serving="http://127.0.0.1:1", console="http://127.0.0.1:2"))
         assert lmt2("produce", str(note))[0] == 0
-    assert len(list(EmbeddedTransport(tmp_path / "events.db").read_all(DOCUMENTS))) == 1
+    (sent,) = EmbeddedTransport(tmp_path / "events.db").read_all(DOCUMENTS)
+    assert_published(sent.value)
 
 
 def test_what_a_killed_process_left_behind_counts_for_nothing(tmp_path: Path) -> None:
