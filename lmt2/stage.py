@@ -12,6 +12,7 @@ at the next start, and the record, read again, finds its effect in the ledger. R
 """
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -84,6 +85,7 @@ class Stage:
         self._group = f"{group_prefix}.{worker.name}"
         self._log = telemetry.logger(worker.name)
         self._stop = threading.Event()
+        self._polled = 0.0  # when, by the monotonic clock
 
     def stop(self) -> None:
         """Ask the loop to end after the record in hand; safe from a signal handler."""
@@ -93,12 +95,13 @@ class Stage:
         """Read and work until `stop`. Errors of storage and transport end it: nothing uncommitted is lost."""
         producer = self._transport.producer()
         consumer = self._transport.consumer(self.worker.topic, self._group)
+        self._polled = time.monotonic()
         with ThreadPoolExecutor(1, thread_name_prefix=self.worker.name) as hands:
             try:
                 self._send_owed(producer)
                 while not self._stop.is_set():
                     self._hold_or_go_on(consumer)
-                    for record in consumer.poll(POLL_SECONDS):
+                    for record in self._poll(consumer):
                         if self._stop.is_set():
                             break
                         self._process(record, hands, consumer, producer)
@@ -115,7 +118,13 @@ class Stage:
         else:
             consumer.resume()
 
+    def _poll(self, consumer: Consumer) -> list[Record]:
+        before, self._polled = self._polled, time.monotonic()
+        telemetry.poll_interval_seconds.labels(self.worker.topic).observe(self._polled - before)
+        return consumer.poll(POLL_SECONDS)
+
     def _process(self, record: Record, hands: ThreadPoolExecutor, consumer: Consumer, producer: Producer) -> None:
+        telemetry.queue_seconds.labels(record.topic).observe(max(0.0, time.time() - record.timestamp))
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 self._keep(self._wait(hands.submit(self.worker.work, record), consumer))
@@ -138,7 +147,7 @@ class Stage:
             consumer.pause()
             try:
                 while not work.done():
-                    consumer.poll(POLL_SECONDS)
+                    self._poll(consumer)
             finally:
                 consumer.resume()
         return work.result()
