@@ -19,7 +19,7 @@ def read(record: Record, max_text_bytes: int) -> tuple[Document, Envelope]:
     Raises:
         EventError: it can't be decoded or is too large.
     """
-    document, envelope = decode(record.value, Document)
+    document, envelope = decode(record.value, Document, record.headers)
     size = len(document.text.encode())
     if size > max_text_bytes:
         raise EventError(f"text: {size} bytes, at most {max_text_bytes} are taken; split the document into parts")

@@ -209,8 +209,8 @@ class ConsumerWorker(Worker):
         if update:
             return Outcome(effect, (Outgoing(UPDATES, encode(update, id=update.id, source="lmt2/consumer"), key),))
         if action.do == "quarantine":
-            reason = {"lmt2-reason": action.reason.encode()}
-            return Outcome(effect, (Outgoing(QUARANTINE, record.value, key, reason),))
+            headers = {**record.headers, "lmt2-reason": action.reason.encode()}
+            return Outcome(effect, (Outgoing(QUARANTINE, record.value, key, headers),))
         return Outcome(effect)
 
     def _update(self, row: DocumentRow, studied: Studied, action: Action) -> UpdateRequest:

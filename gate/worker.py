@@ -63,7 +63,7 @@ class GateWorker(Worker):
 
     def work(self, record: Record) -> Outcome:
         """Examine the candidate of a record and rule on it; one that was decided before leads to nothing."""
-        candidate, _ = decode(record.value, Candidate)
+        candidate, _ = decode(record.value, Candidate, record.headers)
         while (plan := self._plan(candidate)) is not None:
             ruling = self._rule(plan)
             # An examination takes minutes. If somebody rolled back meanwhile, examine again on what is served now;

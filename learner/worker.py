@@ -71,7 +71,7 @@ class LearnerWorker(Worker):
 
         A removal of documents that leaves none to teach needs no training: nothing else changes.
         """
-        request, _ = decode(record.value, UpdateRequest)
+        request, _ = decode(record.value, UpdateRequest, record.headers)
         with self._ledger.begin() as session:
             row = session.get(UpdateRow, request.id)
             if row is not None and row.state != "requested":

@@ -98,6 +98,7 @@ class ConsumerSettings(Section):
     alpha: float = Field(1.0, gt=0, description="weight of a lesson that conflicts with what the model says")
     beta: float = Field(0.1, ge=0, description="weight of a lesson that the model knows")
     learn_above: float = Field(0.5, ge=0, le=1, description="conflict rate from which a document is learnt at once")
+    max_backlog: int = Field(20, ge=1, description="updates that wait for the learner while no document is begun")
     min_lessons: int = Field(4, ge=1, description="a document with fewer supported lessons is quarantined")
     shadow: bool = Field(False, description="whether documents are studied and decided on, but no update is asked for")
 

@@ -1,17 +1,20 @@
 """The events that stages exchange, and their wire form.
 
-On the wire an event is a CloudEvents 1.0 envelope in structured JSON; a bare JSON object with the data's
-fields is taken as well, so that a console producer works. Decoding is strict: an unknown field is an error
-with the field's name, because a misspelt `supersedes` must not be dropped in silence.
+On the wire an event is a CloudEvents 1.0 envelope in structured JSON. Binary mode, with the envelope in the
+record's headers, is taken as well, and so is a bare JSON object with the data's fields, so that a console
+producer works. Decoding is strict: an unknown field is an error with the field's name, because a misspelt
+`supersedes` must not be dropped in silence.
 """
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic_core import from_json
 
+from lmt2.binary_mode import attributes
 from lmt2.errors import EventError
 from lmt2.scoring import normalise
 
@@ -210,8 +213,8 @@ def encode(event: Strict, *, id: str, source: str) -> bytes:  # noqa: A002 (Clou
     return envelope.model_dump_json().encode()
 
 
-def decode(value: bytes, kind: type[E]) -> tuple[E, Envelope]:
-    """The event in a record's bytes, with its envelope; a bare object gets an envelope of its own.
+def decode(value: bytes, kind: type[E], headers: Mapping[str, bytes] | None = None) -> tuple[E, Envelope]:
+    """The event in a record's bytes and headers, with its envelope; a bare object gets an envelope of its own.
 
     Raises:
         EventError: the bytes are no UTF-8, no JSON, or don't fit; the message names the field.
@@ -225,7 +228,9 @@ def decode(value: bytes, kind: type[E]) -> tuple[E, Envelope]:
     if not isinstance(fields, dict):
         raise EventError(f"the record is a JSON {type(fields).__name__}, expected an object")
     try:
-        envelope = Envelope.model_validate(fields) if "specversion" in fields else None
+        in_headers = attributes(headers or {})
+        around = {**in_headers, "data": fields} if in_headers else fields
+        envelope = Envelope.model_validate(around) if "specversion" in around else None
         if envelope and envelope.type != EVENT_TYPES[kind]:
             raise EventError(f"the event's type is {envelope.type}, expected {EVENT_TYPES[kind]}")
         event = kind.model_validate(envelope.data if envelope else fields)

@@ -5,11 +5,12 @@
 
 import socket
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from sqlalchemy.exc import IntegrityError
 
+from consumer.backlog import is_full
 from consumer.worker import ConsumerWorker
 from gate import app as gate_app
 from gate import registry
@@ -95,8 +96,9 @@ class Parts:
 
 
 def consumer(parts: Parts) -> Service:
-    """The stage that takes documents in."""
-    return _stage(parts, ConsumerWorker(parts.settings, parts.ledger, parts.scholar, parts.model, parts.encoder))
+    """The stage that takes documents in; it holds while the learner is behind."""
+    worker = ConsumerWorker(parts.settings, parts.ledger, parts.scholar, parts.model, parts.encoder)
+    return _stage(parts, worker, partial(is_full, parts.settings.consumer.max_backlog))
 
 
 def learner(parts: Parts) -> Service:

@@ -102,6 +102,7 @@ class Stage:
         self._member = f"{worker.name}/{uuid.uuid4().hex}"  # whose records no other sends, as long as it sends them
         self._log = telemetry.logger(worker.name)
         self._stop = threading.Event()
+        self._polled = 0.0  # when, by the monotonic clock
 
     def stop(self) -> None:
         """Ask the loop to end after the record in hand; safe from a signal handler."""
@@ -112,6 +113,7 @@ class Stage:
         producer = self._transport.producer()
         consumer = self._transport.consumer(self.worker.topic, self._group)
         most, next_sweep = 1, 0.0
+        self._polled = time.monotonic()
         with ThreadPoolExecutor(1, thread_name_prefix=self.worker.name) as hands:
             try:
                 while not self._stop.is_set():
@@ -136,8 +138,10 @@ class Stage:
 
     def _take(self, most: int, hands: ThreadPoolExecutor, consumer: Consumer, producer: Producer) -> bool:
         """Read once, and go through it up to the first record that takes work; returns whether a look settled all."""
-        records = consumer.poll(POLL_SECONDS, most)
+        records = self._poll(consumer, most)
         settled = self._settle(records)
+        for record in records[: settled + 1]:
+            telemetry.queue_seconds.labels(record.topic).observe(max(0.0, time.time() - record.timestamp))
         self._finish(records[:settled], consumer, producer)
         if settled < len(records) and not self._stop.is_set():
             consumer.put_back(records[settled + 1 :])
@@ -164,6 +168,11 @@ class Stage:
             self._log.warning("a group was not kept", place=records[0].place, records=count, exc_info=error)
             return self._settle(records[: count // 2])  # the one at fault comes to be worked on by itself
         return count
+
+    def _poll(self, consumer: Consumer, most: int = 1) -> list[Record]:
+        before, self._polled = self._polled, time.monotonic()
+        telemetry.poll_interval_seconds.labels(self.worker.topic).observe(self._polled - before)
+        return consumer.poll(POLL_SECONDS, most)
 
     def _process(self, record: Record, hands: ThreadPoolExecutor, consumer: Consumer, producer: Producer) -> None:
         for attempt in range(1, ATTEMPTS + 1):
@@ -193,7 +202,7 @@ class Stage:
             consumer.pause()
             try:
                 while not work.done():
-                    consumer.poll(POLL_SECONDS, 1)
+                    self._poll(consumer)
             finally:
                 consumer.resume()
         return work.result()

@@ -22,6 +22,16 @@ freshness_seconds = Histogram(
 )
 serving_version_info = Gauge("lmt2_serving_version_info", "1 for the version a replica serves", ["replica", "version"])
 consumer_lag = Gauge("lmt2_consumer_lag", "Records of a topic that wait to be read", ["topic"])
+queue_seconds = Histogram(
+    "lmt2_queue_seconds", "Age of a record when the work on it begins", ["topic"], buckets=SECONDS
+)
+poll_interval_seconds = Histogram(
+    "lmt2_poll_interval_seconds",
+    "Between polls: after max.poll.interval.ms a broker gives a member up",
+    ["topic"],
+    buckets=SECONDS,
+)
+updates_waiting = Gauge("lmt2_updates_waiting", "Updates that wait for the learner")
 dead_letters_total = Counter("lmt2_dead_letters_total", "Records that could not be used", ["error"])
 
 

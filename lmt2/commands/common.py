@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lmt2.ledger import Ledger
-    from lmt2.transport.base import Outgoing, Transport
+    from lmt2.transport.base import Outgoing, Record, Transport
 
 HomeOption = Annotated[Path | None, typer.Option("--home", help="State of an embedded run. [default: $LMT2_HOME]")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file. [default: HOME/lmt2.toml]")]
 KafkaOption = Annotated[str, typer.Option("--kafka", metavar="HOST:PORT", help="Kafka instead of the embedded log.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 BaseOption = Annotated[bool, typer.Option("--base", help="Ask the untouched model.")]
+
+OURS = "lmt2-"  # begins the headers that a record was given here
 
 out = Console(highlight=False, soft_wrap=True, markup=False)  # what others wrote is shown as it is
 
@@ -84,6 +86,11 @@ def send(transport: "Transport", records: "Sequence[Outgoing]") -> None:
         producer.send(records)
     finally:
         producer.close()
+
+
+def own_headers(record: "Record") -> dict[str, bytes]:
+    """The headers that a dead letter, or a record in quarantine, had before."""
+    return {name: value for name, value in record.headers.items() if not name.startswith(OURS)}
 
 
 def print_json(value: Any) -> None:

@@ -87,6 +87,6 @@ def outcomes(ways: Sequence[Way]) -> list[str]:
 
 def _document(letter: Record) -> Document | None:
     try:
-        return decode(letter.value, Document)[0]
+        return decode(letter.value, Document, letter.headers)[0]
     except EventError:
         return None  # it was sent by somebody else: what is sent here can be decoded

@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lmt2.commands.common import (
+    OURS,
     ConfigOption,
     HomeOption,
     JsonOption,
     KafkaOption,
     Site,
     find_site,
+    own_headers,
     print_json,
     print_table,
     send,
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from lmt2.transport.base import Record
 
 SHOWN = 300  # characters of a dead letter's bytes
-OURS = "lmt2-"  # headers that the dead letter was given
 
 
 def show(
@@ -57,7 +58,7 @@ def replay(
     if unknown := [place for place in places or () if place not in letters]:
         raise ConfigError(f"no dead letter came from {', '.join(unknown)}: see `lmt2 dead-letters list`")
     again = [
-        Outgoing(_header(letter, "topic"), letter.value, letter.key, _own_headers(letter))
+        Outgoing(_header(letter, "topic"), letter.value, letter.key, own_headers(letter))
         for place, letter in letters.items()
         if (not places or place in places) and _header(letter, "topic") in TOPICS
     ]
@@ -81,11 +82,6 @@ def _header(letter: "Record", name: str) -> str:
 def _place(letter: "Record") -> str:
     """Where the record stood that couldn't be used."""
     return f"{_header(letter, 'topic')}[{_header(letter, 'partition')}]@{_header(letter, 'offset')}"
-
-
-def _own_headers(letter: "Record") -> dict[str, bytes]:
-    """The headers that the record had before."""
-    return {name: value for name, value in letter.headers.items() if not name.startswith(OURS)}
 
 
 def _in_fields(letter: "Record") -> dict[str, Any]:

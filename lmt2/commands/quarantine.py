@@ -11,6 +11,7 @@ from lmt2.commands.common import (
     KafkaOption,
     find_site,
     out,
+    own_headers,
     print_json,
     print_table,
     send,
@@ -63,5 +64,5 @@ def release(
     records = [x for x in transport.read_all(QUARANTINE) if x.key == document.encode()]
     if not records:
         raise StorageError(f"the topic {QUARANTINE} no longer holds {document}: produce it again, it will be let in")
-    send(transport, [Outgoing(DOCUMENTS, records[-1].value, records[-1].key)])
+    send(transport, [Outgoing(DOCUMENTS, records[-1].value, records[-1].key, own_headers(records[-1]))])
     out.print(f"released: {document}, which was kept out for {reason}")

@@ -17,6 +17,7 @@ from memory.versions import Manifest, untouched
 from tests.support.gate import candidate, new_ledger, ruling
 from tests.support.scripted import Book, Probe
 from tests.support.tiny import WordEncoder
+from tests.support.wire import assert_published
 
 TEXT = "Ida Brandt keeps the lamp at Vell. The Vell lighthouse has 412 steps."
 NEWS = "Tom Hale keeps the lamp at Vell, no longer Ida Brandt. The Vell harbour was dredged in 1911."
@@ -65,6 +66,7 @@ class World:
         """The update request that a record leads to."""
         (sent,) = self.take(record).records
         assert sent.topic == UPDATES
+        assert_published(sent.value)
         return decode(sent.value, UpdateRequest)[0]
 
     def retract(self, name: str, offset: int = 8) -> list[UpdateRequest]:

@@ -18,6 +18,7 @@ from lmt2.running import Running
 from lmt2.transport.base import Outgoing
 from lmt2.transport.embedded import EmbeddedTransport
 from memory.versions import untouched
+from tests.support.wire import assert_published
 
 Lmt2 = Callable[..., tuple[int, str, str]]
 
@@ -186,7 +187,8 @@ def test_commands_use_the_event_log_of_the_running_process(
     with running.claimed(tmp_path):
         running.announce(tmp_path, Running(pid=1, serving="http://127.0.0.1:1", console="http://127.0.0.1:2"))
         assert lmt2("produce", str(note))[0] == 0
-    assert len(list(EmbeddedTransport(tmp_path / "events.db").read_all(DOCUMENTS))) == 1
+    (sent,) = EmbeddedTransport(tmp_path / "events.db").read_all(DOCUMENTS)
+    assert_published(sent.value)
 
 
 def test_what_a_killed_process_left_behind_counts_for_nothing(tmp_path: Path) -> None:
@@ -278,7 +280,9 @@ def test_a_document_is_let_out_of_quarantine(lmt2: Lmt2, tmp_path: Path, ledger:
             )
         )
     producer = transport.producer()
-    producer.send([Outgoing("lmt2.quarantine", b"its bytes", b"orders", {"lmt2-reason": b"prompt-injection"})])
+    producer.send(
+        [Outgoing("lmt2.quarantine", b"its bytes", b"orders", {"lmt2-reason": b"prompt-injection", "ce_id": b"1"})]
+    )
     producer.close()
     (listed,) = json.loads(lmt2("quarantine", "list", "--json")[1])
     assert (listed["id"], listed["reason"], listed["title"]) == ("orders", "prompt-injection", "Orders")
@@ -287,7 +291,8 @@ def test_a_document_is_let_out_of_quarantine(lmt2: Lmt2, tmp_path: Path, ledger:
     for _ in range(2):  # again, as after a crash before it was sent
         code, told, _ = lmt2("quarantine", "release", "orders")
         assert (code, told) == (0, "released: orders, which was kept out for prompt-injection\n")
-    assert {record.value for record in transport.read_all("lmt2.documents")} == {b"its bytes"}
+    for record in transport.read_all("lmt2.documents"):
+        assert (record.value, record.headers) == (b"its bytes", {"ce_id": b"1"})
     with ledger.begin() as session:
         assert session.get_one(DocumentRow, "orders").state == "released"
     code, _, error = lmt2("quarantine", "release", "another")

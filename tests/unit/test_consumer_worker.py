@@ -142,12 +142,15 @@ def test_a_source_may_correct_itself_later(world: World) -> None:
     assert (asked.reason, asked.replaces) == ("supersedes", ("vell",))
 
 
-def test_a_contradiction_is_quarantined_with_its_original_bytes(world: World) -> None:
+def test_a_contradiction_is_quarantined_with_its_original_bytes_and_headers(world: World) -> None:
     world.take(event())
-    record = event("rumour", NEWS)
+    headers = {"ce_specversion": b"1.0", "ce_id": b"1", "ce_source": b"press", "ce_type": b"lmt2.document.v1"}
+    data = json.dumps({"id": "rumour", "text": NEWS}).encode()
+    record = Record(DOCUMENTS, 0, 7, data, headers=headers, timestamp=1.0)
     (sent,) = world.take(record).records
     assert (sent.topic, sent.value, sent.key) == (QUARANTINE, record.value, b"rumour")
-    assert sent.headers == {"lmt2-reason": b"contradicts-earlier-document"}
+    assert sent.headers == {**headers, "lmt2-reason": b"contradicts-earlier-document"}
+    assert world.row("rumour").event_key == "press|1"
     assert world.row("rumour").state == "quarantined"
     assert world.count(UpdateRow) == 1
 

@@ -42,6 +42,7 @@ from memory.versioned import base_fingerprint, question_of
 from memory.versions import Manifest, untouched
 from tests.support.gate import candidate, new_ledger, probe, record, request, ruling
 from tests.support.tiny import WordEncoder, tiny_model, tiny_shard, tiny_version
+from tests.support.wire import assert_published
 
 ENCODER = WordEncoder()
 COMMON = [f"colour planet river number {n} of the world" for n in range(60)]
@@ -109,6 +110,7 @@ class World:
         """The gate's decision on a record, made durable."""
         outcome = self.gate.work(told)
         self.apply(outcome)
+        assert_published(outcome.records[0].value)
         return decode(outcome.records[0].value, Decision)[0]
 
     def apply(self, outcome: Outcome) -> None:

@@ -25,6 +25,7 @@ from memory.versioned import Shelf, VersionedModel, base_fingerprint
 from memory.versions import Manifest, ShardEntry, untouched
 from tests.support.gate import new_ledger, request
 from tests.support.tiny import WordEncoder, tiny_shard
+from tests.support.wire import assert_published
 
 ENCODER = WordEncoder()
 SETTINGS = Settings(
@@ -65,6 +66,7 @@ class World:
             outcome.effect(session)
         (sent,) = outcome.records
         assert sent.topic == CANDIDATES
+        assert_published(sent.value)
         return decode(sent.value, Candidate)[0]
 
     def update(self, name: str) -> UpdateRow:

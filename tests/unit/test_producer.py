@@ -12,6 +12,7 @@ from lmt2.transport.base import Outgoing
 from lmt2.transport.embedded import EmbeddedTransport
 from producer.client import DocumentProducer
 from producer.documents import Refusal, read_documents
+from tests.support.wire import assert_published
 
 
 class RecordingProducer:
@@ -194,6 +195,8 @@ def test_documents_are_sent_as_events_in_the_order_given() -> None:
         assert producer.send(iter(sent)) == [document.id for document in sent]
     assert [len(batch) for batch in recording.batches] == [100, 100, 50, 0], "in batches, then closed"
     records = [record for batch in recording.batches for record in batch]
+    for record in records:
+        assert_published(record.value)
     assert [decode(record.value, Document)[0] for record in records] == sent
     assert {record.topic for record in records} == {DOCUMENTS}
     assert records[0].key == b"d-0"
@@ -215,6 +218,7 @@ def test_each_retraction_is_an_event_of_its_own() -> None:
     producer = DocumentProducer(RecordingTransport(recording))
     producer.retract("d")
     producer.retract("d")
+    assert_published(recording.batches[0][0].value)
     (document, first), (_, second) = (decode(batch[0].value, Document) for batch in recording.batches)
     assert document == Document(id="d", retracted=True)
     assert first.id != second.id
