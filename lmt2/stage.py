@@ -112,7 +112,7 @@ class Stage:
         """Read and work until `stop`. Errors of storage and transport end it: nothing uncommitted is lost."""
         producer = self._transport.producer()
         consumer = self._transport.consumer(self.worker.topic, self._group)
-        most, next_sweep = 1, 0.0
+        most, next_sweep = MOST, 0.0
         self._polled = time.monotonic()
         with ThreadPoolExecutor(1, thread_name_prefix=self.worker.name) as hands:
             try:
