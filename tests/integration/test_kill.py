@@ -100,13 +100,14 @@ def victims(home: Path, model: Path) -> Iterator[Victim]:
 
 @dataclass
 class Stream:
-    """What was sent: documents, some of them twice, and now and then what is no document."""
+    """What was sent: documents, some of them twice, some taken back, and now and then what is no document."""
 
     transport: EmbeddedTransport
     rng: random.Random
     documents: list[Document] = field(default_factory=list)
     malformed: list[bytes] = field(default_factory=list)
     repeats: int = 0
+    retracted: set[str] = field(default_factory=set)
 
     def send(self) -> None:
         """One more record."""
@@ -115,15 +116,29 @@ class Stream:
             if chance < 0.15:
                 self.malformed.append(b'{"id": "broken-%d", "txt": 1}' % len(self.malformed))
             elif chance < 0.3 and self.documents:
-                producer.send([self.rng.choice(self.documents)])
+                document = self.rng.choice(self.documents)
+                producer.send([document])
                 self.repeats += 1
+                self.retracted.discard(document.id)  # the last word counts
+            elif chance < 0.4 and self.documents:
+                name = self.rng.choice(self.documents).id
+                producer.retract(name)
+                self.retracted.add(name)
             else:
-                self.documents.append(lighthouse(len(self.documents)))
-                producer.send([self.documents[-1]])
+                self._send_new(producer)
         if chance < 0.15:
             raw = self.transport.producer()
             raw.send([Outgoing(DOCUMENTS, self.malformed[-1])])
             raw.close()
+
+    def end(self) -> None:
+        """A last document: when it is decided on, all before it was read."""
+        with DocumentProducer(self.transport) as producer:
+            self._send_new(producer)
+
+    def _send_new(self, producer: DocumentProducer) -> None:
+        self.documents.append(lighthouse(len(self.documents)))
+        producer.send([self.documents[-1]])
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
@@ -165,6 +180,7 @@ def test_nothing_is_lost_and_nothing_done_twice(smollm2: Path, tmp_path: Path) -
     ledger = Ledger(f"sqlite:///{home / 'ledger.db'}")
     with victims(home, tiny_model(tmp_path / "model")) as victim:
         run_rounds(victim, stream, rng)
+        stream.end()
         victim.start("free")
         assert wait_for(lambda: (home / "ledger.db").exists(), LAST_SECONDS)
         assert wait_for(lambda: undecided(ledger, stream) == 0 and not owed(ledger), LAST_SECONDS), (
@@ -203,6 +219,7 @@ def check(ledger: Ledger, stream: Stream) -> None:
         "documents sent": len(stream.documents),
         "repeats sent": stream.repeats,
         "malformed sent": len(stream.malformed),
+        "retracted in the end": len(stream.retracted),
         "documents by state": dict(Counter(documents.values())),
         "updates by state": dict(Counter(updates)),
         "promotions": len(promoted),
@@ -212,7 +229,8 @@ def check(ledger: Ledger, stream: Stream) -> None:
     # Nothing lost: every document decided, every malformed record a dead letter, every decision told.
     assert set(documents) == {document.id for document in stream.documents}
     assert set(documents.values()) <= set(TERMINAL)
-    assert set(updates) <= {"decided", "failed"}
+    assert {name for name, state in documents.items() if state == "retracted"} == stream.retracted
+    assert set(updates) <= {"decided", "failed", "withdrawn"}
     assert set(told) == set(decisions)
     # Nothing twice: one version an update, one promotion a version.
     assert len(set(promoted)) == len(promoted)
