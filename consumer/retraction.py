@@ -19,7 +19,7 @@ from consumer.intake import update_id
 from lmt2 import telemetry
 from lmt2.errors import EventError, Overtaken
 from lmt2.events import UPDATES, UpdateRequest, encode
-from lmt2.ledger import LEAVING, DocumentRow, Ledger, UpdateRow, VersionRow, owe
+from lmt2.ledger import LEAVING, DocumentRow, Ledger, UpdateRow, VersionRow
 from lmt2.stage import Outcome
 from lmt2.transport.base import Outgoing
 
@@ -38,13 +38,13 @@ def take(ledger: Ledger, name: str, origin: Origin, event_time: datetime) -> Out
                 f"retracted: there is no document {name}; one whose text came before under another id has that id"
             )
 
-    def effect(session: Session) -> None:
+    def effect(session: Session) -> list[Outgoing]:
         _lock(session, name)
         if session.get_one(DocumentRow, name).state in LEAVING:
-            return
+            return []
         asked = _retract(session, name, origin, event_time)
         session.add_all(UpdateRow(id=u.id, state="requested", payload=u.model_dump(mode="json")) for u in asked)
-        owe(session, "consumer", [_record(u, name) for u in asked])
+        return [_record(u, name) for u in asked]
 
     return Outcome(effect)
 

@@ -52,7 +52,7 @@ def nothing(_: Session) -> None:
 class Outcome:
     """What a record leads to: an effect for the ledger's transaction, and records to send."""
 
-    effect: Callable[[Session], None] = nothing
+    effect: Callable[[Session], Sequence[Outgoing] | None] = nothing  # may find out only there what is to be sent, too
     records: Sequence[Outgoing] = field(default_factory=tuple)
 
 
@@ -212,8 +212,8 @@ class Stage:
             self._write(session, outcome)
 
     def _write(self, session: Session, outcome: Outcome) -> None:
-        outcome.effect(session)
-        rows.owe(session, self._member, outcome.records)
+        more = outcome.effect(session) or ()
+        rows.owe(session, self._member, [*outcome.records, *more])
 
     def _dead_letter(self, record: Record, error: Exception, attempts: int) -> Outcome:
         self._log.warning("dead letter", place=record.place, error=type(error).__name__, message=str(error))

@@ -1,16 +1,17 @@
 """A consumer with its ledger, its scholar scripted, and the hands of learner and gate."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select
 
 from consumer.kaft import HALFWAY
 from consumer.worker import ConsumerWorker
 from gate.promotion import carry_out
 from lmt2.config import ConsumerSettings, Settings, StudySettings
 from lmt2.events import DOCUMENTS, UPDATES, Document, Lesson, UpdateRequest, Verdict, decode, encode
-from lmt2.ledger import DocumentRow, OutboxRow, UpdateRow, owed
+from lmt2.ledger import DocumentRow, UpdateRow
 from lmt2.stage import Outcome
 from lmt2.transport.base import Record
 from memory.versions import Manifest, untouched
@@ -59,8 +60,8 @@ class World:
         """Work on a record and make its effect durable, as the stage does."""
         outcome = self.worker.work(record)
         with self.ledger.begin() as session:
-            outcome.effect(session)
-        return outcome
+            more = outcome.effect(session) or ()
+        return replace(outcome, records=(*outcome.records, *more))
 
     def ask(self, record: Record) -> UpdateRequest:
         """The update request that a record leads to."""
@@ -71,11 +72,7 @@ class World:
 
     def retract(self, name: str, offset: int = 8) -> list[UpdateRequest]:
         """The update requests that the retraction of a document leads to."""
-        outcome = self.take(retraction(name, offset))
-        assert not outcome.records
-        with self.ledger.begin() as session:
-            sent = [record for _, record in owed(session, "consumer")]
-            session.execute(delete(OutboxRow))
+        sent = self.take(retraction(name, offset)).records
         assert {record.topic for record in sent} <= {UPDATES}
         return [decode(record.value, UpdateRequest)[0] for record in sent]
 

@@ -112,7 +112,7 @@ def test_the_triage_is_the_workers_own(
     settings = Settings(home=tmp_path, study=StudySettings(rounds=1), consumer=consumer)
     reader = Scripted(reads)
     became = kaft.triage(found, settings, scholar(reader, reader), WordEncoder())
-    assert became["known"] == {"learn": 0, "skip": 1, "quarantine": 0, "why": {"known": 1}}
+    assert became["known"] == {"learn": 0, "shadow": 0, "skip": 1, "quarantine": 0, "why": {"known": 1}}
     assert became["new"]["learn"] == 1
     assert became["contradicting"]["quarantine"] == refused
 
