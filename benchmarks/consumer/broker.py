@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lmt2.config import KafkaSettings, Settings
-from lmt2.errors import TransportError
 from lmt2.models.assets import cache_folder
 from lmt2.transport import open_transport
 
@@ -66,10 +65,13 @@ class Broker:
         self._process.wait()
 
     def _answers(self) -> bool:
-        transport = open_transport(Settings(home=self._folder, kafka=KafkaSettings(bootstrap=self.address)))
+        host, port = self.address.split(":")
+        settings = Settings(home=self._folder, kafka=KafkaSettings(bootstrap=self.address))
         try:
-            transport.create_topics(["ready"])
-        except TransportError:
+            socket.create_connection((host, int(port)), 1).close()  # kafka-python leaves failed connections open
+            open_transport(settings).create_topics(["ready"])
+        except OSError:
+            time.sleep(0.2)
             return False
         return True
 
