@@ -129,7 +129,7 @@ class LearnerSettings(Section):
 
     layers: tuple[int, ...] = (16, 20, 24)
     shared_rank: int = Field(14, ge=1, description="of the expert that every question of a shard goes through")
-    expert_rank: int = Field(2, ge=0, description="of each fact's own expert; 0: the shared one answers alone")
+    expert_rank: int = Field(2, ge=0, description="of each answer's own expert; 0: the shared one answers alone")
     learning_rate: float = Field(4e-3, gt=0)
     steps: int = Field(30, ge=1, description="of a first round, besides those for its facts")
     steps_a_fact: float = Field(3.0, ge=0, description="steps for each fact, and each weak one in a later round")
