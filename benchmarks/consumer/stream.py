@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Hashable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -36,13 +37,9 @@ class Stream:
         self.rng.shuffle(order)
         self.out_of_order += sum(a > b for a, b in pairwise(order))
         while True:
-            try:
-                producer = self.transport.producer()
+            with suppress(TransportError), closing(self.transport.producer()) as producer:
                 producer.send([batch[place] for place in order])
-                producer.close()
                 return
-            except TransportError:
-                continue
 
     def _next(self) -> Outgoing:
         self.sent += 1
