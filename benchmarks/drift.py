@@ -28,7 +28,7 @@ from benchmarks.stream import say
 from consumer.drift import BINARY, DriftBank, Signal
 from lmt2.config import ConsumerSettings, Detector, DriftSettings, load
 from lmt2.models.assets import model_path
-from lmt2.models.encoder import Encoder
+from lmt2.models.encoder import Embeds, Encoder
 from lmt2.models.local import LocalModel
 from lmt2.study.passages import sentences
 
@@ -80,7 +80,7 @@ def on_synthetic(settings: DriftSettings, watched: str, runs: int) -> dict[str, 
     return row(delays, early, runs * STEADY)
 
 
-def on_domains(settings: DriftSettings, folder: Path, encoder: Encoder) -> dict[str, Any]:
+def on_domains(settings: DriftSettings, folder: Path, encoder: Embeds) -> dict[str, Any]:
     """A bank on the distance of real sentences, for each ordered pair of domains."""
     by_domain: dict[str, list[str]] = {}
     for document in fact_files.read(folder).documents:

@@ -18,8 +18,6 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from benchmarks.planted import Seen, seen
 from benchmarks.stream import say
@@ -29,7 +27,7 @@ from lmt2.config import ConsumerSettings, Settings, load
 from lmt2.events import DOCUMENTS, QuestionAnswer
 from lmt2.ledger import DocumentRow, Ledger
 from lmt2.models.base import Conversation, Sampling
-from lmt2.models.encoder import Encoder
+from lmt2.models.encoder import Embeds, Remembering
 from lmt2.pipeline import Parts
 from lmt2.scoring import hit
 from lmt2.study.prompts import NOT_STATED
@@ -140,21 +138,7 @@ class NoReader(Reader):
         return [NOT_STATED] * len(questions)
 
 
-class Remembering(Encoder):
-    """An encoder that embeds each text once: the consumer looks through all earlier questions for every document."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-        self._known: dict[str, Tensor] = {}
-
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings [N, E] of N > 0 texts."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        self._known.update(zip(new, self._encoder(new), strict=True))
-        return torch.stack([self._known[text] for text in texts])
-
-
-def triage(found: Sequence[Seen], settings: Settings, scholar: Scholar, encoder: Encoder) -> dict[str, Any]:
+def triage(found: Sequence[Seen], settings: Settings, scholar: Scholar, encoder: Embeds) -> dict[str, Any]:
     """What the consumer's own worker does with the documents, one after the other: by sort, and why."""
     ledger = Ledger(settings.ledger_url)
     ledger.migrate()
@@ -182,7 +166,8 @@ def _counted(became: Sequence[tuple[str, str, str]], sort: str) -> dict[str, Any
 
 def arms(found: Sequence[Seen], parts: Parts) -> Iterator[tuple[str, dict[str, Any]]]:
     """The triage with the document's reader and without one; documents of as few as three facts count."""
-    reader, encoder = parts.scholar.reader, Remembering(parts.encoder)
+    reader = parts.scholar.reader
+    encoder = Remembering(parts.encoder)  # the consumer looks through all earlier questions for every document
     for name, scholar in {"with the reader": Reader(reader, reader), "without": NoReader(reader, reader)}.items():
         consumer = parts.settings.consumer.model_copy(update={"min_lessons": 3})
         with tempfile.TemporaryDirectory() as home:

@@ -23,7 +23,7 @@ from consumer.kaft import Asked, Score, ask, summed_up
 from lmt2.config import ConsumerSettings
 from lmt2.events import Document, Lesson
 from lmt2.models.base import LanguageModel
-from lmt2.models.encoder import Encoder
+from lmt2.models.encoder import Embeds
 
 DATA = Path(__file__).parent / "data"
 
@@ -45,7 +45,7 @@ class Seen:
 SEEN = TypeAdapter(list[Seen])
 
 
-def seen(file: Path | None, folder: Path, probe: LanguageModel, encoder: Encoder) -> list[Seen]:
+def seen(file: Path | None, folder: Path, probe: LanguageModel, encoder: Embeds) -> list[Seen]:
     """All planted documents as the probe sees them; from the file if it is there, else written to it."""
     if file and file.exists():
         return SEEN.validate_json(file.read_bytes())
@@ -76,7 +76,7 @@ def _sort(document: Document, kind: str) -> str:
     return "superseding" if document.supersedes else "new"
 
 
-def _look(sort: str, document: Document, lessons: Sequence[Lesson], probe: LanguageModel, encoder: Encoder) -> Seen:
+def _look(sort: str, document: Document, lessons: Sequence[Lesson], probe: LanguageModel, encoder: Embeds) -> Seen:
     asked = tuple(ask(lessons, probe, ConsumerSettings().samples))
     found = Seen(sort, document, asked, tuple(encoder([f"{document.title}\n{document.text}"])[0].tolist()))
     say(f"{document.id} ({sort}): conflict {found.score(ConsumerSettings()).conflict:.2f}")

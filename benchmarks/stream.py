@@ -30,7 +30,7 @@ from lmt2.config import Settings, load
 from lmt2.events import CANDIDATES, DOCUMENTS, Candidate, Document, decode
 from lmt2.ledger import DecisionRow, DocumentRow, Ledger, PromotionRow, UpdateRow, VersionRow, desired_version
 from lmt2.models.base import Conversation, LanguageModel, Sampling
-from lmt2.models.encoder import Encoder
+from lmt2.models.encoder import Embeds
 from lmt2.models.local import LocalModel
 from lmt2.pipeline import Parts
 from lmt2.scoring import hit
@@ -70,7 +70,7 @@ class System:
 
     settings: Settings
     model: LocalModel
-    encoder: Encoder
+    encoder: Embeds
     scholar: Scholar
     ledger: Ledger
     store: ArtifactStore

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from lmt2.events import Document, Lesson, Said, UpdateRequest
 from lmt2.ledger import DocumentRow, LessonRow, UpdateRow, VersionRow, desired_version
-from lmt2.models.encoder import Encoder
+from lmt2.models.encoder import Embeds
 from lmt2.scoring import normalise
 from lmt2.study.lessons import same_answer, stands_in
 from lmt2.study.prompts import NOT_STATED
@@ -49,7 +49,7 @@ def contradictions(
     lessons: Sequence[Lesson],
     earlier: Sequence[Lesson],
     texts: Sequence[str],
-    encoder: Encoder,
+    encoder: Embeds,
     scholar: Scholar,
 ) -> list[Disagreement]:
     """Earlier lessons that a new document answers differently, each with the new lesson that says so.
@@ -85,7 +85,7 @@ def _other_than(old: str, new: str) -> str:
     return new if is_other else ""
 
 
-def _asked_alike(lessons: Sequence[Lesson], earlier: Sequence[Lesson], encoder: Encoder) -> list[Disagreement]:
+def _asked_alike(lessons: Sequence[Lesson], earlier: Sequence[Lesson], encoder: Embeds) -> list[Disagreement]:
     """For each earlier lesson the new one that asks most nearly the same, if it answers otherwise in the same form.
 
     What another earlier lesson says as well is no contradiction: the first one has been corrected since.

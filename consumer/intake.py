@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -29,6 +30,17 @@ def read(record: Record, max_text_bytes: int) -> tuple[Document, Envelope]:
 def event_key(envelope: Envelope) -> str:
     """Source and id: two events with the same are one event."""
     return f"{envelope.source}|{envelope.id}"
+
+
+def new_row(document: Document, envelope: Envelope, **rest: Any) -> DocumentRow:
+    """A document's row: what it is found again by, and the rest."""
+    return DocumentRow(
+        id=document.id,
+        event_key=event_key(envelope),
+        content_hash=document.content_hash,
+        payload=document.model_dump(mode="json"),
+        **rest,
+    )
 
 
 def returning(settings: ConsumerSettings) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ sentence with a gap in it: that is right by construction, and the router knows f
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from lmt2.config import StudySettings
 from lmt2.events import Document, Lesson, QuestionAnswer
@@ -78,31 +79,27 @@ def structure(document: Document, writer: LessonWriter, report: Report = lambda 
 
 def _given(document: Document, passage: str) -> list[Fact]:
     """The answers of ready-made pairs, as far as this passage states them."""
-    answers = dict.fromkeys(pair.answer for pair in document.qa)
-    stated = ((a, next((s for s in sentences(passage) if stands_in(a, s)), "")) for a in answers)
-    return [Fact(answer, sentence) for answer, sentence in stated if sentence]
+    answers, parts = dict.fromkeys(pair.answer for pair in document.qa), sentences(passage)
+    return [Fact(answer, sentence) for answer in answers if (sentence := _stating(answer, parts))]
 
 
-def _given_lesson(document: Document, pair: QuestionAnswer) -> Lesson:
-    stated = (s for text in passages(document) for s in sentences(text) if stands_in(pair.answer, s))
-    return Lesson(
-        question=pair.question, answer=pair.answer, kind="given", document=document.id, sentence=next(stated, "")
-    )
+def _stating(answer: str, parts: Iterable[str]) -> str:
+    """The first of these sentences that says an answer; empty if none does."""
+    return next((sentence for sentence in parts if stands_in(answer, sentence)), "")
 
 
 def _gathered(
     document: Document, texts: Sequence[str], found: Sequence[Studied], settings: StudySettings
 ) -> Structured:
+    parts = [sentences(text) for text in texts]
     written = [
-        _lesson(document, number, sentences(texts[number]), pair)
-        for number, studied in enumerate(found)
-        for pair in studied.pairs
+        _lesson(document, number, parts[number], pair) for number, studied in enumerate(found) for pair in studied.pairs
     ]
-    given = [_given_lesson(document, pair) for pair in document.qa]
+    given = [_given_lesson(document, pair, chain.from_iterable(parts)) for pair in document.qa]
     kept, held = _hold_back(_one_each([*given, *written]), settings.probes)
     taught = {(x.sentence, normalise(x.answer)) for x in kept}
     gaps = [
-        _gap(document, number, sentences(texts[number]), fact)
+        _gap(document, number, parts[number], fact)
         for number, studied in enumerate(found)
         for fact in studied.facts
         if fact.answer in fact.sentence and (fact.sentence, normalise(fact.answer)) not in taught
@@ -115,6 +112,11 @@ def _gathered(
         written=sum(studied.written for studied in found),
         left_out=len(texts) - sum(studied.is_complete for studied in found),
     )
+
+
+def _given_lesson(document: Document, pair: QuestionAnswer, parts: Iterable[str]) -> Lesson:
+    sentence = _stating(pair.answer, parts)
+    return Lesson(question=pair.question, answer=pair.answer, kind="given", document=document.id, sentence=sentence)
 
 
 def _lesson(document: Document, number: int, parts: Sequence[str], pair: Pair) -> Lesson:

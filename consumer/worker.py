@@ -22,7 +22,7 @@ from lmt2.errors import EventError
 from lmt2.events import DOCUMENTS, QUARANTINE, UPDATES, Document, Envelope, Lesson, UpdateRequest, encode
 from lmt2.ledger import LEAVING, DetectionRow, DocumentRow, Ledger, LessonRow, Row, UpdateRow
 from lmt2.models.base import LanguageModel
-from lmt2.models.encoder import Encoder
+from lmt2.models.encoder import Embeds
 from lmt2.scoring import normalise
 from lmt2.stage import Outcome, Worker
 from lmt2.study.lessons import LessonWriter
@@ -56,7 +56,7 @@ class ConsumerWorker(Worker):
     topic = DOCUMENTS
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, scholar: Scholar, probe: LanguageModel, encoder: Encoder
+        self, settings: Settings, ledger: Ledger, scholar: Scholar, probe: LanguageModel, encoder: Embeds
     ) -> None:
         self._settings = settings
         self._ledger = ledger
@@ -136,12 +136,10 @@ class ConsumerWorker(Worker):
         )
         action = decide(evidence, self._settings.consumer)
         self._report(document, studied, action)
-        row = DocumentRow(
-            id=document.id,
-            event_key=intake.event_key(envelope),
-            content_hash=document.content_hash,
+        row = intake.new_row(
+            document,
+            envelope,
             place=record.place,
-            payload=document.model_dump(mode="json"),
             state=STATES[action.do],
             reason=action.reason,
             conflict=studied.score.conflict,

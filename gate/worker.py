@@ -20,7 +20,7 @@ from lmt2.data import GeneralQuestion
 from lmt2.errors import EventError
 from lmt2.events import CANDIDATES, DECISIONS, Candidate, Decision, UpdateRequest, decode, encode
 from lmt2.ledger import DecisionRow, Ledger, UpdateRow, VersionRow
-from lmt2.models.encoder import Encoder
+from lmt2.models.encoder import Embeds
 from lmt2.models.local import LocalModel
 from lmt2.stage import Outcome, Worker
 from lmt2.transport.base import Outgoing, Record
@@ -51,7 +51,7 @@ class GateWorker(Worker):
         ledger: Ledger,
         store: ArtifactStore,
         model: LocalModel,
-        encoder: Encoder,
+        encoder: Embeds,
         general: Sequence[GeneralQuestion] | None = None,
     ) -> None:
         self._settings = settings.gate

@@ -18,7 +18,7 @@ from lmt2.data import general
 from lmt2.errors import Overtaken, TrainingFailed
 from lmt2.events import CANDIDATES, UPDATES, Candidate, UpdateRequest, decode, encode
 from lmt2.ledger import NOT_RETRACTED, DocumentRow, Ledger, UpdateRow, VersionRow, desired_version
-from lmt2.models.encoder import Encoder
+from lmt2.models.encoder import Embeds
 from lmt2.models.local import LocalModel
 from lmt2.stage import Outcome, Worker
 from lmt2.study.lessons import LessonWriter
@@ -36,7 +36,7 @@ class Learner:
     over the whole vocabulary don't come from an endpoint.
     """
 
-    def __init__(self, settings: Settings, model: LocalModel, scholar: Scholar, encoder: Encoder) -> None:
+    def __init__(self, settings: Settings, model: LocalModel, scholar: Scholar, encoder: Embeds) -> None:
         self._settings = settings
         self._model = model
         self._teacher = scholar.reader if isinstance(scholar.reader, LocalModel) else None

@@ -18,7 +18,6 @@ from lmt2.config import Settings
 from lmt2.events import Document
 from lmt2.ledger import Ledger, PromotionRow
 from lmt2.models.base import Conversation, Sampling
-from lmt2.models.encoder import Encoder
 from lmt2.study.prompts import NOT_STATED
 from lmt2.study.scholar import Scholar
 from memory.versions import untouched
@@ -52,11 +51,8 @@ class Keeper:
         return [[-1.0] * len(answer.split()) for _, answer in zip(conversations, answers, strict=True)]
 
 
-class Hashed(Encoder):
+class Hashed:
     """A random embedding [N, 64] for each text, always the same: no two texts are near."""
-
-    def __init__(self) -> None:
-        pass
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of unit length."""

@@ -191,12 +191,4 @@ def _batches(count: int) -> Iterator[list[Document]]:
 
 def _row(sent: Outgoing) -> DocumentRow:
     document, envelope = intake.read(Record(sent.topic, 0, 0, sent.value), len(sent.value))
-    return DocumentRow(
-        id=document.id,
-        event_key=intake.event_key(envelope),
-        content_hash=document.content_hash,
-        place="",
-        payload=document.model_dump(mode="json"),
-        state="known",
-        event_time=now(),
-    )
+    return intake.new_row(document, envelope, place="", state="known", event_time=now())

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
 from lmt2.models.compute import compute
+from lmt2.models.local import merged
 
 ROWS = 64
 FINDERS = Path(__file__).parent / "finders"  # made by lmt2.study.finder; an encoder of another name has none
@@ -97,8 +98,4 @@ def _remembered(known: dict[str, Tensor], embed: Callable[[Sequence[str]], Tenso
 
 def _load(folder: Path, adapter: Path | None = None) -> Any:
     net: Any = AutoModel.from_pretrained(folder)
-    if adapter is not None:
-        from peft import PeftModel
-
-        net = PeftModel.from_pretrained(net, adapter).merge_and_unload()
-    return net.eval().requires_grad_(False)
+    return (net if adapter is None else merged(net, adapter)).eval().requires_grad_(False)

@@ -43,7 +43,7 @@ class LocalModel:
             )
         except (OSError, ValueError) as error:
             raise ModelError(f"the model in {folder} can't be loaded: {error}") from error
-        self.net = (net if adapter is None else _merged(net, adapter)).eval().requires_grad_(False)
+        self.net = (net if adapter is None else merged(net, adapter)).eval().requires_grad_(False)
         self.folder = folder
         self.stop_ids = _stop_ids(self.net, self.tokenizer)
         self._mine = threading.local()
@@ -282,7 +282,8 @@ def _stop_ids(net: Any, tokenizer: Any) -> set[int]:
     return {token for token in (*listed, tokenizer.eos_token_id) if token is not None}
 
 
-def _merged(net: Any, adapter: Path) -> Any:
+def merged(net: Any, adapter: Path) -> Any:
+    """A network with a PEFT adapter's changes in its weights."""
     from peft import PeftModel
 
     return PeftModel.from_pretrained(net, adapter).merge_and_unload()

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from lmt2.config import StudySettings
 from lmt2.events import LessonKind
-from lmt2.models.encoder import Encoder
+from lmt2.models.encoder import Embeds
 from lmt2.scoring import hit, normalise
 from lmt2.study.passages import sentences
 from lmt2.study.prompts import NOT_STATED, WrittenKind
@@ -77,7 +77,7 @@ class LessonWriter:
     """Writes lessons about passages: the scholar's skills, an encoder that knows what is alike, and how much to do."""
 
     scholar: Scholar
-    encoder: Encoder
+    encoder: Embeds
     settings: StudySettings
 
     def find_facts(self, passage: str) -> list[Fact]:

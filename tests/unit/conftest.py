@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from lmt2.ledger import Ledger
 from lmt2.models.local import LocalModel
 from tests.support.tiny import tiny_model
 
@@ -27,3 +28,12 @@ def tiny_folder(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def tiny(tiny_folder: Path) -> LocalModel:
     """The tiny model in float32. It is frozen: tests may share it, and must not change it."""
     return LocalModel(tiny_folder, "float32")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """An empty ledger in a file of the test's own."""
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    ledger.migrate()
+    yield ledger
+    ledger.close()

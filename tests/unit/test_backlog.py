@@ -2,11 +2,10 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import func, select
 
@@ -29,14 +28,6 @@ class Asker(Worker):
     def work(self, record: Record) -> Outcome:
         update = UpdateRow(id=record.value.decode(), state="requested", payload={})
         return Outcome(lambda session: session.add(update))
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
-    ledger.migrate()
-    yield ledger
-    ledger.close()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -43,15 +43,7 @@ def take(ledger: Ledger, record: Record) -> bool:
 
 
 def _row(document: Document, envelope: Envelope) -> DocumentRow:
-    return DocumentRow(
-        id=document.id,
-        event_key=intake.event_key(envelope),
-        content_hash=document.content_hash,
-        place="",
-        payload=document.model_dump(mode="json"),
-        state="requested",
-        event_time=WHEN,
-    )
+    return intake.new_row(document, envelope, place="", state="requested", event_time=WHEN)
 
 
 def test_size_is_counted_in_bytes() -> None:

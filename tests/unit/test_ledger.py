@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -32,14 +31,6 @@ from lmt2.ledger import (
 from lmt2.transport.base import Outgoing
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
-    ledger.migrate()
-    yield ledger
-    ledger.close()
 
 
 def document_row(number: int, **changes: Any) -> DocumentRow:

@@ -119,14 +119,6 @@ def logging() -> Iterator[None]:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
-    ledger.migrate()
-    yield ledger
-    ledger.close()
-
-
-@pytest.fixture
 def transport(tmp_path: Path) -> EmbeddedTransport:
     return EmbeddedTransport(tmp_path / "events.db")
 
