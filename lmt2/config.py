@@ -28,7 +28,9 @@ class ModelSettings(Section):
 
     name: str = Field("smollm2-135m-instruct", description="an asset's name or a folder")
     encoder: str = "all-minilm-l6-v2"
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto", description="auto: bfloat16 where the processor multiplies it, else float32, which is faster there"
+    )
     threads: int = Field(0, ge=0, description="0: as many as there are cores")
 
 

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from lmt2.errors import ModelError
 from lmt2.models.base import Conversation, Sampling
 from lmt2.models.compute import compute
+from lmt2.models.precision import dtype_of
 from lmt2.models.shared_prefix import NAME, Prefix
 
 HEAD = 512  # most nuclei lie within so many tokens; sorting the whole vocabulary costs more than the model's step
@@ -35,11 +36,11 @@ class Side(Protocol):
 class LocalModel:
     """A frozen model. Threads may share it: the side memory in use is the calling thread's own."""
 
-    def __init__(self, folder: Path, dtype: str = "bfloat16", adapter: Path | None = None) -> None:
+    def __init__(self, folder: Path, dtype: str = "auto", adapter: Path | None = None) -> None:
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
             net: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=getattr(torch, dtype), attn_implementation=NAME
+                folder, dtype=dtype_of(dtype), attn_implementation=NAME
             )
         except (OSError, ValueError) as error:
             raise ModelError(f"the model in {folder} can't be loaded: {error}") from error

@@ -74,7 +74,7 @@ def test_other_programs_variables_are_left_alone(tmp_path: Path) -> None:
         ("[gates]\nmargin = 0.1\n", r"gates: Extra inputs are not permitted"),
         ("[gate]\nmargin = 1.5\n", r"gate\.margin: Input should be less than 1"),
         ("[gate]\nmargin = 'wide'\n", r"gate\.margin: Input should be a valid number"),
-        ("[model]\ndtype = 'float16'\n", r"model\.dtype: Input should be 'bfloat16' or 'float32'"),
+        ("[model]\ndtype = 'float16'\n", r"model\.dtype: Input should be 'auto', 'bfloat16' or 'float32'"),
         ("[learner]\nlayers = ['a']\n", r"learner\.layers\.0: "),
         ("[consumer]\nalpha = 0.1\nbeta = 0.2\n", r"consumer: .*beta must be smaller than alpha"),
         ("[study]\nendpoint = 'http://teacher'\n", r"study: .*endpoint_model is empty"),
