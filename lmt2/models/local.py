@@ -39,9 +39,7 @@ class LocalModel:
     def __init__(self, folder: Path, dtype: str = "auto", adapter: Path | None = None) -> None:
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-            net: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype_of(dtype), attn_implementation=NAME
-            )
+            net: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype_of(dtype), attn_implementation=NAME)
         except (OSError, ValueError) as error:
             raise ModelError(f"the model in {folder} can't be loaded: {error}") from error
         self.net = (net if adapter is None else merged(net, adapter)).eval().requires_grad_(False)
