@@ -15,7 +15,8 @@ from torch import Tensor
 
 from learner.targets import Target
 from lmt2.events import Document, Lesson
-from lmt2.models.local import LocalModel, TokenIds
+from lmt2.models.base import TokenIds
+from lmt2.models.local import LocalModel
 from lmt2.study import prompts
 from lmt2.study.passages import passages
 

@@ -13,6 +13,7 @@ class Message(TypedDict):
 
 
 Conversation = list[Message]
+TokenIds = list[int]
 
 
 @dataclass(frozen=True)

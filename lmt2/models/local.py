@@ -3,6 +3,7 @@
 Shape legend: B rows of a batch, T tokens, V vocabulary, D hidden, F the MLP's inner width.
 """
 
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,17 +13,16 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lmt2.errors import ModelError
-from lmt2.models.base import Conversation, Sampling
+from lmt2.models.base import Conversation, Sampling, TokenIds
 from lmt2.models.compute import compute
+from lmt2.models.decoding import Batch, padded
 from lmt2.models.precision import dtype_of
-from lmt2.models.shared_prefix import NAME, Prefix
+from lmt2.models.shared_prefix import NAME, prefill
 
-HEAD = 512  # most nuclei lie within so many tokens; sorting the whole vocabulary costs more than the model's step
 ROWS = 64  # rows of one generation batch; more rows win nothing on a CPU and cost memory
-TokenIds = list[int]
 
 
 class Side(Protocol):
@@ -110,8 +110,8 @@ class LocalModel:
             shared = self.shared(heads)
             texts = [h[shared:] + t[:-1] for h, t in zip(heads, tails, strict=True)]
             with compute.background():
-                prefix = self.prefill(heads[0][:shared])
-                ids, mask = _pad(texts, left=False)
+                prefix = prefill(self.net, heads[0][:shared])
+                ids, mask = padded(texts, left=False)
                 positions = shared + torch.arange(ids.shape[1]).unsqueeze(0)
                 hidden = self.net.model(
                     input_ids=ids, attention_mask=mask, position_ids=positions, prefix=prefix
@@ -120,36 +120,31 @@ class LocalModel:
                 first = len(head) - shared - 1
                 yield self.net.lm_head(hidden[row, first : first + len(tail)]).float()
 
-    @torch.no_grad()
-    def stream(
-        self,
-        prompts: Sequence[TokenIds],
-        plans: Sequence[Sampling],
-        in_foreground: bool = False,
-    ) -> Iterator[list[int | None]]:
+    def stream(self, prompts: Sequence[TokenIds], plans: Sequence[Sampling]) -> Iterator[list[int | None]]:
         """Decode a batch step by step: each step yields one token a row, None for rows that have ended.
 
-        An end-of-turn token ends its row and is not yielded. In the foreground steps don't wait for others.
+        An end-of-turn token ends its row and is not yielded.
         """
-        batch = _Batch(self, prompts, plans)
-        while True:
-            with _no_wait() if in_foreground else compute.background():
-                chosen = batch.step()
-            if chosen is None:
+        batch = Batch(self.net, prompts, plans, self.shared(prompts))
+        rows = list(range(len(prompts)))  # the prompt behind each row of the batch
+        alive = set(rows)
+        for said in itertools.count(1):
+            with compute.background():
+                tokens = dict(zip(rows, batch.step(), strict=True))
+            alive -= {row for row in alive if tokens[row] in self.stop_ids}
+            if not alive:
                 return
-            yield chosen
+            yield [tokens[row] if row in alive else None for row in range(len(prompts))]
+            alive -= {row for row in alive if said == plans[row].max_new_tokens}
+            if not alive:
+                return
+            if len(alive) <= len(rows) // 2 and not self.has_side:  # a side memory counts on the rows it was made for
+                batch.keep([place for place, row in enumerate(rows) if row in alive])
+                rows = [row for row in rows if row in alive]
 
     def shared(self, prompts: Sequence[TokenIds]) -> int:
         """How many tokens to compute once for all rows: none under a side memory, where rows may differ in shard."""
         return 0 if self.has_side else common_prefix(prompts)
-
-    def prefill(self, tokens: TokenIds) -> Prefix | None:
-        """Keys and values of what all rows of a batch begin with; None if that is nothing."""
-        if not tokens:
-            return None
-        cache: Any = DynamicCache(config=self.net.config)
-        self.net.model(input_ids=torch.tensor([tokens]), past_key_values=cache, use_cache=True)
-        return [(layer.keys, layer.values) for layer in cache.layers]
 
     def _hook(self, layer: int) -> Any:
         def through_side(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -157,100 +152,6 @@ class LocalModel:
             return output if side is None else side.add(layer, inputs[0], output)
 
         return through_side
-
-
-class _Batch:
-    """Rows that are decoded together, and the keys and values of what they have said so far."""
-
-    def __init__(self, model: LocalModel, prompts: Sequence[TokenIds], plans: Sequence[Sampling]) -> None:
-        self._model = model
-        self._plans = plans
-        shared = model.shared(prompts)
-        self._shared = prompts[0][:shared]
-        self._ids, self._mask = _pad([p[shared:] for p in prompts], left=True)
-        self._draw = Sampler(plans)
-        self._prefix: Prefix | None = None
-        self._cache: Any = None
-        self._rows = list(range(len(prompts)))  # the prompt behind each row of the batch
-        self._alive = [True] * len(prompts)
-        self._said = 0
-        self._can_shrink = not model.has_side  # a side memory counts on the rows that it was made for
-
-    def step(self) -> list[int | None] | None:
-        """One token for each prompt, None for those that have ended; None in all when all have."""
-        tokens = self._next()
-        chosen: list[int | None] = [None] * len(self._plans)
-        for row, token in zip(self._rows, tokens.tolist(), strict=True):
-            is_over = token in self._model.stop_ids or self._said >= self._plans[row].max_new_tokens
-            self._alive[row] = self._alive[row] and not is_over
-            chosen[row] = token if self._alive[row] else None
-        if not any(self._alive):
-            return None
-        self._said += 1
-        self._go_on_with(tokens)
-        return chosen
-
-    def _next(self) -> Tensor:
-        net = self._model.net
-        if self._cache is None:
-            self._prefix = self._model.prefill(self._shared)
-            self._cache = DynamicCache(config=net.config)
-        positions = len(self._shared) + (self._mask.cumsum(1) - 1).clamp(min=0)[:, -self._ids.shape[1] :]
-        hidden = net.model(
-            input_ids=self._ids,
-            attention_mask=self._mask,
-            position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
-            prefix=self._prefix,
-        ).last_hidden_state
-        return self._draw(net.lm_head(hidden[:, -1]).float())
-
-    def _go_on_with(self, tokens: Tensor) -> None:
-        """Append the tokens; once half of the rows have ended, go on without those."""
-        live = [place for place, row in enumerate(self._rows) if self._alive[row]]
-        if self._can_shrink and len(live) <= len(self._rows) // 2:
-            self._cache.batch_select_indices(torch.tensor(live))
-            self._draw.keep(live)
-            tokens, self._mask = tokens[live], self._mask[live]
-            self._rows = [self._rows[place] for place in live]
-        self._ids = tokens.unsqueeze(1)
-        self._mask = torch.cat([self._mask, torch.ones_like(self._ids)], dim=1)
-
-
-class Sampler:
-    """Chooses a token for each row: greedily, or from the nucleus (top-p) with the row's own random stream."""
-
-    def __init__(self, plans: Sequence[Sampling]) -> None:
-        self._is_greedy = torch.tensor([plan.temperature == 0 for plan in plans])
-        self._temperature = torch.tensor([plan.temperature or 1.0 for plan in plans]).unsqueeze(1)
-        self._top_p = torch.tensor([plan.top_p for plan in plans]).unsqueeze(1)
-        self._streams = [torch.Generator().manual_seed(plan.seed) for plan in plans]
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Go on with some rows only."""
-        self._is_greedy, self._temperature = self._is_greedy[rows], self._temperature[rows]
-        self._top_p, self._streams = self._top_p[rows], [self._streams[row] for row in rows]
-
-    def __call__(self, logits: Tensor) -> Tensor:
-        """Tokens [B] for logits [B, V]."""
-        best = logits.argmax(-1)
-        if bool(self._is_greedy.all()):
-            return best
-        everything = (logits / self._temperature).softmax(-1)
-        weights, order = everything.topk(min(HEAD, logits.shape[-1]))
-        if bool((weights.sum(-1, keepdim=True) < self._top_p).any()):  # a nucleus reaches further: sort it all
-            weights, order = everything.sort(-1, descending=True)
-        before = weights.cumsum(-1) - weights
-        heights = (weights * (before < self._top_p)).cumsum(-1)
-        uniform = torch.stack([torch.rand(1, generator=stream) for stream in self._streams])
-        place = torch.searchsorted(heights, uniform * heights[:, -1:]).clamp(max=weights.shape[-1] - 1)
-        return torch.where(self._is_greedy, best, order.gather(1, place).squeeze(1))
-
-
-@contextmanager
-def _no_wait() -> Iterator[None]:
-    yield
 
 
 def common_prefix(prompts: Sequence[TokenIds]) -> int:
@@ -263,16 +164,6 @@ def common_prefix(prompts: Sequence[TokenIds]) -> int:
         if a != b or n == limit:
             return n
     return limit
-
-
-def _pad(rows: Sequence[TokenIds], left: bool) -> tuple[Tensor, Tensor]:
-    """Ids and mask [B, T] of rows of several lengths."""
-    width = max(map(len, rows))
-    fills = [[0] * (width - len(row)) for row in rows]
-    ids = [fill + row if left else row + fill for fill, row in zip(fills, rows, strict=True)]
-    ones = [[1] * len(row) for row in rows]
-    mask = [fill + one if left else one + fill for fill, one in zip(fills, ones, strict=True)]
-    return torch.tensor(ids), torch.tensor(mask)
 
 
 def _stop_ids(net: Any, tokenizer: Any) -> set[int]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -35,6 +35,15 @@ class Packing:
         self.rows = torch.where(is_token, starts.unsqueeze(1) + within, 0)  # [B, T]: a place in the row
         self.places = is_token.flatten().nonzero().squeeze(1)  # [N - P]: a place in rows, flattened
         self.positions = torch.cat([torch.arange(prefix), *(prefix + within[:n] for n in lengths)]).unsqueeze(0)
+
+
+def prefill(net: Any, tokens: Sequence[int]) -> Prefix | None:
+    """Keys and values of what all sequences begin with; None if that is nothing."""
+    if not tokens:
+        return None
+    cache: Any = DynamicCache(config=net.config)
+    net.model(input_ids=torch.tensor([tokens]), past_key_values=cache, use_cache=True)
+    return [(layer.keys, layer.values) for layer in cache.layers]
 
 
 def attend(

@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from lmt2.models.assets import SMOLLM2, model_path
-from lmt2.models.base import Conversation
-from lmt2.models.local import LocalModel, TokenIds, common_prefix
+from lmt2.models.base import Conversation, TokenIds
+from lmt2.models.local import LocalModel, common_prefix
 from lmt2.models.shared_prefix import Packing
 from lmt2.scoring import hit
 from lmt2.study import prompts

@@ -90,3 +90,14 @@ def test_a_failure_gives_the_processor_back() -> None:
     assert steps.entered.acquire(timeout=PATIENCE)
     steps.may_leave.release()
     steps.join()
+
+
+def test_a_server_that_is_never_idle_lets_background_work_take_a_step_now_and_then() -> None:
+    compute = Compute(patience=0.05)
+    with compute.serving():
+        steps = Steps(compute, 1)
+        assert not steps.entered.acquire(timeout=0.1), "it waited too long, but an answer is being made"
+    with compute.serving():  # the next answer, with no gap before it
+        assert steps.entered.acquire(timeout=PATIENCE)
+    steps.may_leave.release()
+    steps.join()

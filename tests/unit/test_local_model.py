@@ -11,7 +11,8 @@ from torch import Tensor
 from lmt2.errors import ModelError
 from lmt2.models import local
 from lmt2.models.base import Conversation, Sampling
-from lmt2.models.local import ROWS, LocalModel, Sampler
+from lmt2.models.decoding import Sampler
+from lmt2.models.local import ROWS, LocalModel
 from lmt2.study.prompts import user
 
 GREEDY = Sampling(max_new_tokens=8)

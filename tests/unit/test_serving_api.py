@@ -1,5 +1,6 @@
 """The serving address's wire forms: what it answers, and how it says no."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from lmt2.config import load
+from lmt2.models.decoding import Batch
 from lmt2.models.local import LocalModel
 from serving.app import create_app
 from serving.backend import BASE
@@ -184,21 +186,20 @@ def test_a_failed_batch_is_a_server_error(client: TestClient, monkeypatch: pytes
     def broken(*_: object) -> None:
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(EmbeddedEngine, "_answer", broken)
+    monkeypatch.setattr(Batch, "step", broken)
     assert "out of luck" in ask(client, status=500)["error"]["message"]
     assert ask(client, status=500, stream=True)["error"]["type"] == "server_error"
 
 
 def test_an_error_within_a_stream_is_part_of_it(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    take = LocalModel.stream
+    step, steps = Batch.step, itertools.count()
 
-    def breaks_off(*arguments: Any, **options: Any) -> Iterator[Any]:
-        for step, tokens in enumerate(take(*arguments, **options)):
-            if step == 3:
-                raise RuntimeError("out of luck")
-            yield tokens
+    def breaks_off(batch: Batch) -> list[int]:
+        if next(steps) == 3:
+            raise RuntimeError("out of luck")
+        return step(batch)
 
-    monkeypatch.setattr(LocalModel, "stream", breaks_off)
+    monkeypatch.setattr(Batch, "step", breaks_off)
     answer = client.post(CHAT, json={"model": "lmt2", "messages": HELLO, "stream": True})
     last = answer.text.strip().split("\n\n")[-1]
     assert "out of luck" in json.loads(last.removeprefix("data: "))["error"]["message"]

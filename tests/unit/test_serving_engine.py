@@ -1,4 +1,4 @@
-"""The embedded engine: batches of anything, swaps between them, and requests that go away or are too many."""
+"""The embedded engine: anything shares its steps, swaps between them, and requests that go away or are too many."""
 
 import asyncio
 import threading
@@ -13,7 +13,8 @@ from lmt2.models.base import Conversation, Sampling
 from lmt2.models.local import LocalModel
 from memory.versioned import VersionedModel
 from serving.backend import BASE, Ask, Delivery, Piece, QueueFull, RequestRefused
-from serving.engine import EmbeddedEngine, Row
+from serving.engine import EmbeddedEngine
+from serving.rows import Row
 from tests.support.tiny import WordEncoder, tiny_model, tiny_shard, tiny_version
 
 CAPITAL, RIVER = "what is the capital of arstotzka", "which river crosses the valley of ooze"
@@ -70,7 +71,7 @@ def test_a_mixed_batch_answers_as_each_request_would_be_answered_alone(
         Ask(RIVER, GREEDY),
         Ask(CAPITAL, GREEDY, is_routed=False),
         Ask("an unrelated thing", GREEDY),
-        Ask([{"role": "user", "content": CAPITAL}], Sampling(7, temperature=0.8, top_p=0.9, seed=5)),
+        Ask([{"role": "user", "content": CAPITAL}], Sampling(7, temperature=0.3, top_p=0.9, seed=5)),
         Ask("short", Sampling(3)),
     ]
     together = answer(engine, *asks)
@@ -157,20 +158,20 @@ def test_swaps_under_load_fail_nothing_and_every_answer_is_one_versions(
 
 
 class Gate:
-    """Holds the engine at the start of a batch until told to go on."""
+    """Holds the engine before it takes requests in until told to go on."""
 
     def __init__(self, engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_reached, self.go_on = threading.Event(), threading.Event()
-        self.batches: list[int] = []
-        go = engine._answer
+        self.admitted: list[int] = []
+        go = engine._rows.admit
 
-        def held(rows: list[Row], version: VersionedModel | None) -> None:
-            self.batches.append(len(rows))
+        def held(rows: Sequence[Row], version: VersionedModel | None) -> None:
+            self.admitted.append(len(rows))
             self.is_reached.set()
             assert self.go_on.wait(10)
             go(rows, version)
 
-        monkeypatch.setattr(engine, "_answer", held)
+        monkeypatch.setattr(engine._rows, "admit", held)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -179,9 +180,32 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-def test_requests_that_arrive_during_a_batch_share_the_next_one(
-    engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_comes_while_others_are_answered_joins_them_and_says_the_same(engine: EmbeddedEngine) -> None:
+    alone = text(answer(engine, Ask("short", GREEDY))[0])
+
+    async def run() -> tuple[int, list[str]]:
+        long = engine.submit([Ask("hello", Sampling(max_new_tokens=480))])[0]
+        pieces = aiter(long)
+        await anext(pieces)
+        short = [await read(engine.submit([Ask("short", GREEDY)])[0]) for _ in range(3)]
+        said = [piece async for piece in pieces]
+        return said[-1].completion_tokens, [text(one) for one in short]
+
+    tokens, short = asyncio.run(asyncio.wait_for(run(), 60))
+    assert (tokens, short) == (480, [alone] * 3)
+
+
+def test_a_short_answer_does_not_wait_for_a_long_one(engine: EmbeddedEngine) -> None:
+    async def run() -> int:
+        long = engine.submit([Ask("hello", Sampling(max_new_tokens=480))])[0]
+        await anext(aiter(long))
+        await read(engine.submit([Ask("short", Sampling(3))])[0])
+        return long._queue.qsize()  # what the long one has said meanwhile
+
+    assert asyncio.run(run()) < 100
+
+
+def test_no_more_are_answered_at_once_than_may_be(engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(engine, monkeypatch)
 
     async def run() -> None:
@@ -193,7 +217,8 @@ def test_requests_that_arrive_during_a_batch_share_the_next_one(
             await read(delivery)
 
     asyncio.run(run())
-    assert gate.batches == [1, 8, 2]
+    assert gate.admitted[:2] == [1, 7]
+    assert sum(gate.admitted) == 11
 
 
 def test_a_full_queue_refuses_and_recovers(engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,17 +247,15 @@ def test_a_cancelled_request_is_not_decoded_for(engine: EmbeddedEngine, model: L
         pieces = aiter(delivery)
         await anext(pieces)
         delivery.cancel()
-        await read(engine.submit([Ask("next", Sampling(1))])[0])  # its batch begins once the first one has ended
+        await read(engine.submit([Ask("next", Sampling(1))])[0])  # taken in once the first one is dropped
         return delivery._queue.qsize()
 
     assert asyncio.run(run()) < 400
 
 
-def test_an_error_in_a_batch_fails_its_requests_only(
-    engine: EmbeddedEngine, model: LocalModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_in_a_batch_fails_its_requests_only(engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(model, "stream", None)
+        broken.setattr("serving.rows.Batch", None)
         with pytest.raises(ServingError, match="the answer failed: TypeError"):
             answer(engine, Ask("hello", GREEDY))
     assert answer(engine, Ask("hello", GREEDY))[0][-1].finish_reason == "length"
