@@ -88,8 +88,9 @@ class System:
             outcome = worker.work(record)
             self.seconds[worker.name] = self.seconds.get(worker.name, 0.0) + time.monotonic() - started
             with self.ledger.begin() as session:
-                outcome.effect(session)
-            waiting += [Record(o.topic, 0, 0, o.value) for o in outcome.records if o.topic in self.workers]
+                more = outcome.effect(session) or ()
+            sent = [*outcome.records, *more]
+            waiting += [Record(o.topic, 0, 0, o.value) for o in sent if o.topic in self.workers]
 
     def served(self) -> VersionedModel:
         """The promoted version."""

@@ -24,7 +24,7 @@ SAME_QUESTION = 0.8  # cosine of two questions' embeddings from which they ask t
 Fact = tuple[str, str]  # a document and a normalised answer
 Changes = Mapping[Fact, str]
 LIVE = ("requested", "learnt", "known", "shadowed")  # states of documents
-WAITING = ("requested", "trained")  # states of updates
+WAITING = ("waiting", "requested", "trained")  # states of updates
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from consumer import earlier, intake, retraction
+from consumer import budget, earlier, intake, retraction
 from consumer.banks import Banks, signal_row
 from consumer.drift import Signal, Watched
 from consumer.kaft import Score, score, weighted
@@ -19,7 +19,7 @@ from consumer.trigger import Action, Evidence, decide
 from lmt2 import telemetry
 from lmt2.config import Settings
 from lmt2.errors import EventError
-from lmt2.events import DOCUMENTS, QUARANTINE, UPDATES, Document, Envelope, Lesson, UpdateRequest, encode
+from lmt2.events import DOCUMENTS, QUARANTINE, Document, Envelope, Lesson, UpdateRequest
 from lmt2.ledger import LEAVING, DetectionRow, DocumentRow, Ledger, LessonRow, Row, UpdateRow
 from lmt2.models.base import LanguageModel
 from lmt2.models.encoder import Embeds
@@ -92,6 +92,10 @@ class ConsumerWorker(Worker):
                 yield settled
             else:
                 return
+
+    def idle(self, session: Session) -> Sequence[Outgoing]:
+        """The update that has waited long enough, if there is one."""
+        return budget.release(session, self._settings.consumer)
 
     def _read(self, record: Record) -> tuple[Document, Envelope]:
         return intake.read(record, self._settings.consumer.max_text_bytes)
@@ -191,7 +195,7 @@ class ConsumerWorker(Worker):
         update = self._update(row, studied, action) if action.do == "learn" else None
         held = [(x, False) for x in studied.structured.lessons] + [(x, True) for x in studied.structured.probes]
 
-        def effect(session: Session) -> None:
+        def effect(session: Session) -> Sequence[Outgoing]:
             _make_room(session, intake.earlier_row(session, row.document, self._returning))
             session.add(row)
             session.flush()
@@ -201,14 +205,13 @@ class ConsumerWorker(Worker):
             session.add_all(noted)
             if update:
                 retraction.refuse_leaving(session, update)
-                session.add(UpdateRow(id=update.id, state="requested", payload=update.model_dump(mode="json")))
+                session.add(UpdateRow(id=update.id, state="waiting", payload=update.model_dump(mode="json")))
+                session.flush()
+            return self.idle(session)
 
-        key = row.id.encode()
-        if update:
-            return Outcome(effect, (Outgoing(UPDATES, encode(update, id=update.id, source="lmt2/consumer"), key),))
         if action.do == "quarantine":
             headers = {**record.headers, "lmt2-reason": action.reason.encode()}
-            return Outcome(effect, (Outgoing(QUARANTINE, record.value, key, headers),))
+            return Outcome(effect, (Outgoing(QUARANTINE, record.value, row.id.encode(), headers),))
         return Outcome(effect)
 
     def _update(self, row: DocumentRow, studied: Studied, action: Action) -> UpdateRequest:

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Mapping
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from learner.rehearsal import rehearsal_targets
@@ -142,7 +142,8 @@ class LearnerWorker(Worker):
                 leaving = (DocumentRow.id.in_(request.retracts), DocumentRow.state == "retracting")
                 as_before = {"state": "learnt", "reason": NOT_RETRACTED + told}
                 session.execute(update(DocumentRow).where(*leaving).values(as_before))
-            elif (row := session.get(DocumentRow, request.teaches[-1])) is not None:
+            new = (DocumentRow.id.in_(request.teaches), DocumentRow.state == "requested")
+            for row in session.scalars(select(DocumentRow).where(*new)):
                 row.state, row.reason = "rejected", told
                 telemetry.documents_total.labels("rejected").inc()
 

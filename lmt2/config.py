@@ -102,6 +102,11 @@ class ConsumerSettings(Section):
     learn_above: float = Field(0.5, ge=0, le=1, description="conflict rate from which a document is learnt at once")
     max_backlog: int = Field(20, ge=1, description="updates that wait for the learner while no document is begun")
     min_lessons: int = Field(4, ge=1, description="a document with fewer supported lessons is quarantined")
+    batch: int = Field(1, ge=1, description="documents that are learnt together, in one shard, if so many wait")
+    oldest_seconds: float = Field(60.0, ge=0, description="after which a document no longer waits for others")
+    cooldown_seconds: float = Field(
+        0.0, ge=0, description="least time between two updates; a drift doesn't wait for it"
+    )
     shadow: bool = Field(False, description="whether documents are studied and decided on, but no update is asked for")
 
     @model_validator(mode="after")

@@ -54,9 +54,12 @@ def _progress(session: Session, document: Document, updates: Sequence[UpdateRow]
     if update is None:
         return Progress(document.id, row.state, STEPS, _because(row, studied))
     if row.state not in TERMINAL:
-        is_trained = update.state == "trained"
-        doing = f"{_loss(update)}; the gate examines it" if is_trained else f"{row.reason}: waits for its training"
-        return Progress(document.id, row.state, 2 if is_trained else 1, f"{studied}; {doing}", update.id)
+        doing = {
+            "waiting": f"{row.reason}: waits for others, or for the cooldown",
+            "trained": f"{_loss(update)}; the gate examines it",
+        }.get(update.state, f"{row.reason}: waits for its training")
+        step = 2 if update.state == "trained" else 1
+        return Progress(document.id, row.state, step, f"{studied}; {doing}", update.id)
     version, decision = _decision(session, update)
     told = "; ".join(part for part in (studied, _loss(update), decision or row.reason) if part)
     return Progress(document.id, row.state, STEPS, told, update.id, version)

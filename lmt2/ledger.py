@@ -105,7 +105,11 @@ class LessonRow(Row):
 
 
 class UpdateRow(Row):
-    """A micro-update. States: `requested`, `trained`, `failed`, `decided`, `withdrawn` (a document was retracted)."""
+    """A micro-update.
+
+    States: `waiting` (for its turn: consumer/budget.py), `requested`, `trained`, `failed`, `decided`, `withdrawn` (a
+    document was retracted).
+    """
 
     __tablename__ = "updates"
     id: Mapped[str] = mapped_column(primary_key=True)

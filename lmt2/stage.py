@@ -69,6 +69,10 @@ class Worker(Protocol):
         """
         return ()
 
+    def idle(self, session: Session) -> Sequence[Outgoing]:  # noqa: ARG002
+        """What is to be sent now that no record is there; may write to the ledger in the same transaction."""
+        return ()
+
     def work(self, record: Record) -> Outcome:
         """What a record leads to.
 
@@ -120,21 +124,32 @@ class Stage:
                     if time.monotonic() >= next_sweep:
                         self._send_owed(producer, by=self.worker.name)
                         next_sweep = time.monotonic() + SWEEP_SECONDS
-                    self._hold_or_go_on(consumer)
+                    is_on_hold = self._hold_or_go_on(consumer)
                     # Where every record takes work, reading more than one would be for nothing.
                     most = min(2 * most, MOST) if self._take(most, hands, consumer, producer) else 1
+                    if not is_on_hold:
+                        self._idle(producer)
                     telemetry.consumer_lag.labels(self.worker.topic).set(consumer.lag())
             finally:
                 consumer.close()
                 producer.close()
 
-    def _hold_or_go_on(self, consumer: Consumer) -> None:
+    def _idle(self, producer: Producer) -> None:
+        """What the worker does by itself, with the same order: an effect with what it owes, then the sending."""
+        with self._ledger.begin() as session:
+            due = self.worker.idle(session)
+            rows.owe(session, self._member, due)
+        if due:
+            self._send_owed(producer, by=self._member)
+
+    def _hold_or_go_on(self, consumer: Consumer) -> bool:
         with self._ledger.begin() as session:
             is_on_hold = self._is_on_hold(session)
         if is_on_hold:
             consumer.pause()
         else:
             consumer.resume()
+        return is_on_hold
 
     def _take(self, most: int, hands: ThreadPoolExecutor, consumer: Consumer, producer: Producer) -> bool:
         """Read once, and go through it up to the first record that takes work; returns whether a look settled all."""

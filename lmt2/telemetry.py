@@ -32,6 +32,7 @@ poll_interval_seconds = Histogram(
     buckets=SECONDS,
 )
 updates_waiting = Gauge("lmt2_updates_waiting", "Updates that wait for the learner")
+updates_held = Gauge("lmt2_updates_held", "Updates that wait for others, or for the cooldown to end")
 dead_letters_total = Counter("lmt2_dead_letters_total", "Records that could not be used", ["error"])
 
 

@@ -18,7 +18,7 @@ from consumer.worker import ConsumerWorker
 from lmt2.config import Settings
 from lmt2.errors import EventError
 from lmt2.events import DOCUMENTS, TOPICS, encode
-from lmt2.stage import Outcome, Stage
+from lmt2.stage import Outcome, Stage, Worker
 from lmt2.transport import open_transport
 from lmt2.transport.base import Outgoing, Record
 
@@ -26,7 +26,7 @@ WAIT_SECONDS = 0.001
 BATCH = 1000
 
 
-class Slow:
+class Slow(Worker):
     """A consumer that waits a moment for each record."""
 
     def __init__(self, reader: ConsumerWorker) -> None:

@@ -44,12 +44,12 @@ class World:
         self.says: dict[str, str] = {}
         self.start()
 
-    def start(self, nll: float = HALFWAY, shadow: bool = False) -> None:
+    def start(self, nll: float = HALFWAY, **consumer: Any) -> None:
         """As after a restart: the same ledger, nothing else."""
         self.book = Book(QUESTIONS, corrections={"Ida Brandt": "Tom Hale"})
         probe = Probe(lambda conversation: self.says.get(conversation[-1]["content"], "No idea."), nll)
-        consumer = self.settings.consumer.model_copy(update={"shadow": shadow})
-        settings = self.settings.model_copy(update={"consumer": consumer})
+        changed = self.settings.consumer.model_copy(update=consumer)
+        settings = self.settings.model_copy(update={"consumer": changed})
         self.worker = ConsumerWorker(settings, self.ledger, self.book.scholar, probe, WordEncoder())
 
     def know_all(self) -> None:
@@ -62,6 +62,11 @@ class World:
         with self.ledger.begin() as session:
             more = outcome.effect(session) or ()
         return replace(outcome, records=(*outcome.records, *more))
+
+    def idle(self) -> list[UpdateRequest]:
+        """The update requests that go out while no document comes."""
+        with self.ledger.begin() as session:
+            return [decode(record.value, UpdateRequest)[0] for record in self.worker.idle(session)]
 
     def ask(self, record: Record) -> UpdateRequest:
         """The update request that a record leads to."""

@@ -76,7 +76,10 @@ def test_work_on_a_record_writes_nothing_by_itself(world: World) -> None:
     again = world.worker.work(record)
 
     def data(outcome: Outcome) -> Any:
-        return json.loads(outcome.records[0].value)["data"]
+        with world.ledger.begin() as session:
+            (sent,) = outcome.effect(session) or ()
+            session.rollback()
+        return json.loads(sent.value)["data"]
 
     assert data(again) == data(before)
 

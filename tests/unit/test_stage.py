@@ -63,6 +63,16 @@ class Settler(Copier):
                 yield error
 
 
+class Reminder(Copier):
+    """Sends something by itself, once, where no record has to come for it."""
+
+    def idle(self, session: Session) -> Sequence[Outgoing]:
+        if session.get(ControlRow, "reminded"):
+            return ()
+        session.add(ControlRow(name="reminded", value="yes"))
+        return [Outgoing("out", b"reminder")]
+
+
 def keep(session: Session, record: Record) -> None:
     session.add(ControlRow(name=record.value.decode(), value=""))
     session.flush()
@@ -507,3 +517,37 @@ def test_groups_have_the_prefix_of_the_settings(transport: EmbeddedTransport, le
     send(transport, b"1")
     run_until(Stage(Copier(ledger), transport, ledger, "blue"), lambda: sent(transport) == [b"1"])
     assert len(uncommitted(transport)) == 1, "another group's place is its own"
+
+
+def test_what_a_worker_does_by_itself_is_kept_and_sent_once(transport: EmbeddedTransport, ledger: Ledger) -> None:
+    for _ in range(2):
+        run_until(Stage(Reminder(ledger), transport, ledger), lambda: sent(transport) == [b"reminder"])
+    send(transport, b"first")
+    run_until(Stage(Reminder(ledger), transport, ledger), lambda: sent(transport) == [b"reminder", b"first"])
+
+
+def test_a_kill_between_what_a_worker_did_by_itself_and_its_sending_loses_nothing(
+    transport: EmbeddedTransport, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise TransportError("no broker")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(EmbeddedProducer, "send", refuse)
+        with pytest.raises(TransportError):
+            Stage(Reminder(ledger), transport, ledger).run()
+    assert kept(ledger) == ["reminded"]
+    run_until(Stage(Reminder(ledger), transport, ledger), lambda: sent(transport) == [b"reminder"])
+
+
+def test_while_on_hold_a_worker_does_nothing_by_itself(transport: EmbeddedTransport, ledger: Ledger) -> None:
+    asked = threading.Semaphore(0)
+
+    def is_on_hold(_: Session) -> bool:
+        asked.release()
+        return True
+
+    with running(Stage(Reminder(ledger), transport, ledger, is_on_hold=is_on_hold)):
+        for _ in range(3):
+            assert asked.acquire(timeout=SECONDS)
+        assert kept(ledger) == []
