@@ -1,11 +1,14 @@
 """Plain vLLM behind the serving address: each expert is a LoRA adapter, and a request goes to the one of its route.
 
 An adapter is named by its shard's hash and its expert, so a name never stands for two contents, and versions share
-the adapters that they share. A version itself is only our router and the list of its adapters.
+the adapters that they share. A version itself is only our router: promoting one costs the same with ten shards and with
+ten thousand. The newest shard's adapters are loaded at once, which proves that the server can; the others when a
+question first comes to them.
 """
 
 import asyncio
 import itertools
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +39,8 @@ class VllmReplica:
         self.is_up = False
         self.swapped_at = 0.0
         self._adapters = adapters.absolute()
+        self._loaded: set[str] = set()
+        self._loading = threading.Lock()
 
     @property
     def version_id(self) -> str | None:
@@ -50,18 +55,26 @@ class VllmReplica:
             self.is_up = False
             raise
         self.base = next(name for name, parent in listed.items() if parent is None)
-        self.is_up = self.version is None or listed.keys() >= adapters(self.version).keys()
+        self._loaded = {name for name, parent in listed.items() if parent is not None}
+        self.is_up = self.version is None or self._loaded >= {name_of(self.version, r) for r in newest(self.version)}
         return self.version_id if self.is_up else None
 
     def swap(self, version: VersionedModel | None) -> None:
-        """Load the adapters that the server lacks, then route by the version."""
+        """Load the adapters of the newest shard, then route by the version."""
         if version is not None:
-            listed = self.client.models()
-            for name, route in adapters(version).items():
-                if name not in listed:
-                    delta = version.shards[route.shard].through(route.expert)
-                    self.client.load_adapter(name, export(delta, self._adapters / name, self.base))
+            for route in newest(version):
+                self.adapter(version, route)
         self.version, self.swapped_at = version, time.monotonic()
+
+    def adapter(self, version: VersionedModel, route: Route) -> str:
+        """The name of a route's adapter, which the server has once this returns."""
+        name = name_of(version, route)
+        with self._loading:
+            if name not in self._loaded:
+                delta = version.shards[route.shard].through(route.expert)
+                self.client.load_adapter(name, export(delta, self._adapters / name, self.base))
+                self._loaded.add(name)
+        return name
 
 
 class VllmBackend:
@@ -106,7 +119,7 @@ class VllmBackend:
         self, ask: Ask, replica: VllmReplica, version: VersionedModel | None, delivery: Delivery
     ) -> None:
         try:
-            model = replica.base if version is None else await self._adapter(ask, version) or replica.base
+            model = replica.base if version is None else await self._model(ask, replica, version)
             name = BASE if version is None else version.manifest.id
             async for piece in _pieces(replica.client, ask, model, name):
                 delivery.put(piece)
@@ -115,20 +128,23 @@ class VllmBackend:
         except Exception as error:  # noqa: BLE001 - whoever waits for the answer must hear of it
             delivery.put(ServingError(f"the answer failed: {type(error).__name__}: {error}"))
 
-    async def _adapter(self, ask: Ask, version: VersionedModel) -> str | None:
-        """The adapter that the version's router picks, None for the base model."""
-        loop = asyncio.get_running_loop()
-        (route,) = await loop.run_in_executor(self._router, version.route, [ask.question])
-        return None if route is None else adapter_name(version, route)
+    async def _model(self, ask: Ask, replica: VllmReplica, version: VersionedModel) -> str:
+        """What the version's router picks on a replica: an adapter, or the base model."""
+
+        def pick() -> str:
+            (route,) = version.route([ask.question])
+            return replica.base if route is None else replica.adapter(version, route)
+
+        return await asyncio.get_running_loop().run_in_executor(self._router, pick)
 
 
-def adapters(version: VersionedModel) -> dict[str, Route]:
-    """The adapters that a version needs, by name."""
-    routes = [Route(place, expert) for place, shard in enumerate(version.shards) for expert in shard.experts]
-    return {adapter_name(version, route): route for route in routes}
+def newest(version: VersionedModel) -> list[Route]:
+    """The routes into a version's newest shard."""
+    place = len(version.shards) - 1
+    return [Route(place, expert) for shard in version.shards[-1:] for expert in shard.experts]
 
 
-def adapter_name(version: VersionedModel, route: Route) -> str:
+def name_of(version: VersionedModel, route: Route) -> str:
     """The adapter of a route."""
     return f"{version.manifest.shards[route.shard].artifact}-{route.expert}"
 

@@ -15,6 +15,7 @@ from lmt2.artifacts import ArtifactStore
 from lmt2.errors import ServingError
 from lmt2.models.base import Sampling
 from lmt2.models.local import LocalModel
+from memory.routing import Route
 from memory.versioned import VersionedModel
 from serving.backend import Ask, Piece, RequestRefused
 from serving.vllm_backend import VllmBackend, VllmReplica
@@ -23,6 +24,7 @@ from tests.support.http import running
 from tests.support.tiny import WordEncoder, tiny_model, tiny_shard, tiny_version
 
 QUESTION = "what is the capital of arstotzka"
+OTHER = "which river crosses the valley of ooze"
 CHUNKS = [
     {"choices": [{"text": "Hel", "finish_reason": None}]},
     {"choices": [{"text": "lo", "finish_reason": "length"}]},
@@ -46,6 +48,9 @@ class FakeVllm:
     def models(self) -> dict[str, Any]:
         loaded = [{"id": adapter["lora_name"], "parent": "tiny"} for adapter in self.adapters]
         return {"data": [{"id": "tiny", "parent": None}, *loaded]}
+
+    def names(self) -> list[str]:
+        return [adapter["lora_name"] for adapter in self.adapters]
 
     async def load(self, request: Request) -> None:
         self.adapters.append(await request.json())
@@ -128,6 +133,28 @@ def test_replicas_share_the_load_and_stale_ones_are_left_out(
     answer(replicas, *[Ask(QUESTION, Sampling(2))] * 4)
     assert [len(server.asked) for server in servers] == [2, 6]
     assert len(servers[1].adapters) == 1  # what is there already is not loaded again
+
+
+def test_an_older_shards_adapter_is_loaded_when_a_question_comes_to_it(
+    servers: list[FakeVllm], version: VersionedModel, tmp_path: Path
+) -> None:
+    shards = [tiny_shard(WordEncoder()([text]), seed=seed) for seed, text in enumerate((QUESTION, OTHER))]
+    both = tiny_version(version.model, ArtifactStore(str(tmp_path / "artifacts")), shards)
+    old, new = [f"{entry.artifact}-0" for entry in both.manifest.shards]
+    server, (replica, _) = servers[0], replicas_of(servers, tmp_path / "adapters")
+    replica.served()
+    replica.swap(both)
+    assert server.names() == [new]
+    assert {replica.adapter(both, Route(0, 0)) for _ in range(2)} == {old}
+    assert server.names() == [new, old], "once"
+
+    server.adapters.clear()  # it was restarted
+    assert replica.served() is None
+    replica.swap(both)
+    assert replica.served() == both.manifest.id
+    answer([replica], Ask(QUESTION, Sampling(2)), Ask(OTHER, Sampling(2)))
+    assert server.names() == [new, old]
+    assert [body["model"] for body in server.asked] == [old, new]
 
 
 def test_no_replica_is_a_clear_error(tmp_path: Path) -> None:
