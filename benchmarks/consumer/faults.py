@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -77,11 +78,11 @@ class Scene:
         self._take().kill()
 
     def stop(self) -> None:
-        """A random member is asked to leave, and does so in order."""
+        """A random member is asked to leave, and does so in order, or at once if it hasn't begun yet."""
         member = self._take()
         member.terminate()
         member.join()
-        if member.exitcode != 0:
+        if member.exitcode not in (0, -signal.SIGTERM):
             raise RuntimeError(f"a member left with status {member.exitcode}: see {self.home / 'log'}")
 
     def revive(self) -> None:
