@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from lmt2.models.precision import dtype_of
 from tests.support.parts import missing
 from tests.support.ports import free_ports
 
@@ -50,7 +51,8 @@ def vllm_server(
     require_vllm()
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--model", str(model), "--served-model-name", name, "--dtype", "bfloat16", "--max-model-len", "2048"]
+    dtype = str(dtype_of("auto")).removeprefix("torch.")
+    command += ["--model", str(model), "--served-model-name", name, "--dtype", dtype, "--max-model-len", "2048"]
     command += ["--enforce-eager", "--distributed-executor-backend", "uni", "--max-num-seqs", "16"]
     command += ["--enable-lora", "--max-loras", "4", "--max-lora-rank", "16", *options]
     address = f"http://127.0.0.1:{port}"
