@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
+from lmt2.errors import Overtaken
 from lmt2.events import Document, Lesson, Said, UpdateRequest
 from lmt2.ledger import DocumentRow, LessonRow, UpdateRow, VersionRow, desired_version
 from lmt2.models.encoder import Embeds
@@ -144,6 +145,19 @@ def present_update(session: Session, document_id: str) -> UpdateRequest | None:
     """
     waiting = (request for request in waiting_updates(session) if document_id in request.teaches)
     return next(waiting, None) or served_update(session, document_id)
+
+
+def refuse_overtaken(session: Session, before: Sequence[UpdateRequest]) -> None:
+    """Hold a new update back if what it builds on was replaced, refused or withdrawn while it was studied.
+
+    Raises:
+        Overtaken: so it is; studied again, the new document builds on what is there now.
+    """
+    for request in before:
+        for name in request.teaches:
+            now = present_update(session, name)
+            if now is None or now.id != request.id:
+                raise Overtaken(f"update {request.id}, which teaches {name}, was overtaken meanwhile")
 
 
 def waiting_updates(session: Session) -> list[UpdateRequest]:

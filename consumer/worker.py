@@ -205,6 +205,7 @@ class ConsumerWorker(Worker):
             session.add_all(noted)
             if update:
                 retraction.refuse_leaving(session, update)
+                earlier.refuse_overtaken(session, studied.before)
                 session.add(UpdateRow(id=update.id, state="waiting", payload=update.model_dump(mode="json")))
                 session.flush()
             return self.idle(session)

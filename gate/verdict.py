@@ -15,7 +15,15 @@ from lmt2.config import GateSettings
 from lmt2.events import Verdict
 
 Reason = Literal[
-    "accepted", "learnt-too-little", "forgets", "harms-general", "committee", "needs-more-anchors", "error", "rebased"
+    "accepted",
+    "learnt-too-little",
+    "forgets",
+    "harms-general",
+    "committee",
+    "needs-more-anchors",
+    "error",
+    "rebased",
+    "overtaken",
 ]
 
 

@@ -1,5 +1,6 @@
 """The gate's work on one record: what to examine, the examination, the ruling."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -12,7 +13,7 @@ from gate.anchors import Anchors, choose, odd_general
 from gate.evidence import Bench
 from gate.examination import Examiner
 from gate.promotion import Ruling, carry_out
-from gate.verdict import Evidence, figures, judge
+from gate.verdict import Evidence, Judgement, figures, judge
 from lmt2 import telemetry
 from lmt2.artifacts import ArtifactStore
 from lmt2.config import Settings
@@ -90,6 +91,8 @@ class GateWorker(Worker):
             return registry.present(session).id == plan.present.id
 
     def _rule(self, plan: Plan) -> Ruling:
+        if judgement := overtaken(plan.examined, plan.request, plan.present):
+            return Ruling(plan.candidate.version, plan.examined, plan.request, judgement, {"scores": {}})
         found: Evidence | None = None
         report: dict[str, Any] = {"fingerprint": plan.anchors.fingerprint}
         try:
@@ -154,3 +157,19 @@ def rebased(manifest: Manifest, request: UpdateRequest, present: Manifest) -> Ma
     entry = next((shard for shard in manifest.shards if shard.update == request.id), None)
     threshold = max(manifest.threshold, present.threshold) if present.shards else manifest.threshold
     return present.replace(request.replaces, entry, threshold, manifest.general)
+
+
+def overtaken(examined: Manifest, request: UpdateRequest, present: Manifest) -> Judgement | None:
+    """The verdict on a candidate that newer ones were quicker than; none if its place is still its own.
+
+    Updates that share documents may be decided in another order than they were asked for. An older one must not teach
+    again what a newer one corrected, nor take along what a newer one taught.
+    """
+    teaching = Counter(name for shard in examined.shards for name in shard.documents)
+    again = sorted(name for name, shards in teaching.items() if shards > 1)
+    taken = {name for shard in present.shards for name in shard.documents} - teaching.keys() - set(request.retracts)
+    told = [f"{', '.join(again)} would be taught twice"] if again else []
+    told += [f"{', '.join(sorted(taken))} would be lost"] if taken else []
+    return (
+        Judgement("inconclusive", "overtaken", f"a newer update is served already: {'; '.join(told)}") if told else None
+    )

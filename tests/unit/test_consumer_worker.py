@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from consumer.banks import signal_row
 from consumer.drift import Signal
-from lmt2.errors import EventError
+from lmt2.errors import EventError, Overtaken
 from lmt2.events import DOCUMENTS, QUARANTINE, UpdateRequest
 from lmt2.ledger import DetectionRow, DocumentRow, LessonRow, SignalRow, UpdateRow, lessons_of
 from lmt2.stage import Outcome
@@ -242,3 +242,14 @@ def test_a_probe_model_without_finite_scores_loses_no_document(world: World, bro
     assert world.ask(event()).reason == "conflict"
     assert world.row("vell").conflict == 1.0
     assert world.count(SignalRow) == 0
+
+
+def test_a_correction_builds_on_what_is_there_when_it_is_kept(world: World) -> None:
+    """Two documents correct the same one, studied by two members at the same time: the later one is studied again."""
+    world.ask(event())
+    late = world.worker.work(event("news", NEWS, offset=9, supersedes="vell"))
+    third = event("third", NEWS + " Vell is far.", offset=10, supersedes="vell")
+    world.ask(third)
+    with pytest.raises(Overtaken, match="overtaken meanwhile"), world.ledger.begin() as session:
+        late.effect(session)
+    assert set(world.ask(event("news", NEWS, offset=9, supersedes="vell")).teaches) == {"vell", "third", "news"}

@@ -342,6 +342,39 @@ def test_a_candidate_of_a_version_that_was_rolled_back_is_rebased_too(world: Wor
         assert [entry["update"] for entry in row.manifest["shards"]] == ["u-mill"]
 
 
+def test_an_update_that_a_newer_one_was_quicker_than_teaches_nothing_again(world: World) -> None:
+    """The correction of a document is decided before the document's own update, which another partition had."""
+    _, late = world.offer("harbour", world.base, honest("harbour"))
+    both = tiny_shard(ENCODER([*PROBES["mill"], *PROBES["harbour"]]), seed=len("mill"), scale=1.0)
+    served, _ = world.offer("mill", world.base, both, rebuilds=["harbour"])
+    with world.ledger.begin() as session:
+        carry_out(session, ruling(served, asked_of(session, "u-mill"), "accept"))
+    world.model.asked.clear()
+    decision = world.decide(late)
+    assert (decision.verdict, decision.reason) == ("inconclusive", "overtaken")
+    assert world.served() == served.id
+    assert (world.document("harbour")[0], world.document("mill")[0]) == ("learnt", "learnt")
+    assert not world.model.asked, "nothing to examine"
+
+
+def test_an_update_does_not_take_along_what_a_newer_one_taught(world: World) -> None:
+    """Two documents correct the same one, and neither update knows of the other."""
+    first, told = world.offer("harbour", world.base, honest("harbour"))
+    world.decide(told)
+    both = tiny_shard(ENCODER([*PROBES["mill"], *PROBES["harbour"]]), seed=len("mill"), scale=1.0)
+    served, _ = world.offer("mill", first, both, rebuilds=["harbour"])
+    with world.ledger.begin() as session:
+        carry_out(session, ruling(served, asked_of(session, "u-mill"), "accept"))
+        asked = request(session, "u-pier", ["doc-harbour", "doc-pier"], replaces=["doc-harbour"])
+        late = candidate(session, first, asked, world.store.put(honest("harbour").tensors(), {}))
+    decision = world.decide(record(late, asked.id))
+    assert (decision.verdict, decision.reason) == ("inconclusive", "overtaken")
+    with world.ledger.begin() as session:
+        assert "doc-mill would be lost" in session.get_one(DecisionRow, decision.version).report["detail"]
+    assert world.served() == served.id
+    assert (world.document("mill")[0], world.document("pier")[0]) == ("learnt", "rejected")
+
+
 def test_an_unknown_candidate_is_a_dead_letter(world: World) -> None:
     with pytest.raises(EventError, match="no version"):
         world.gate.work(record(world.base.replace((), None, 0.1), "u-none"))
