@@ -7,60 +7,31 @@ contradicts it.
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
+from consumer.asked import Alike
 from lmt2.errors import Overtaken
 from lmt2.events import Document, Lesson, Said, UpdateRequest
-from lmt2.ledger import DocumentRow, LessonRow, UpdateRow, VersionRow, desired_version
-from lmt2.models.encoder import Embeds
+from lmt2.ledger import DocumentRow, UpdateRow, VersionRow, desired_version
 from lmt2.scoring import normalise
 from lmt2.study.lessons import same_answer, stands_in
 from lmt2.study.prompts import NOT_STATED
 from lmt2.study.scholar import Scholar
 
-SAME_QUESTION = 0.8  # cosine of two questions' embeddings from which they ask the same thing
 Fact = tuple[str, str]  # a document and a normalised answer
 Changes = Mapping[Fact, str]
-LIVE = ("requested", "learnt", "known", "shadowed")  # states of documents
 WAITING = ("waiting", "requested", "trained")  # states of updates
 
 
-@dataclass(frozen=True)
-class Disagreement:
-    """A new lesson and an earlier one that ask the same and answer differently."""
-
-    new: Lesson
-    old: Lesson
-
-
-def earlier_lessons(session: Session, besides: str) -> list[Lesson]:
-    """All lessons and probes of documents that were let in."""
-    query = (
-        select(LessonRow)
-        .join(DocumentRow, DocumentRow.id == LessonRow.document_id)
-        .where(DocumentRow.state.in_(LIVE), DocumentRow.id != besides)
-    )
-    return [row.lesson for row in session.scalars(query)]
-
-
-def contradictions(
-    lessons: Sequence[Lesson],
-    earlier: Sequence[Lesson],
-    texts: Sequence[str],
-    encoder: Embeds,
-    scholar: Scholar,
-) -> list[Disagreement]:
+def contradictions(alike: Sequence[Alike], texts: Sequence[str], scholar: Scholar) -> list[Alike]:
     """Earlier lessons that a new document answers differently, each with the new lesson that says so.
 
     Two signs must agree: a new lesson asks nearly the same and has another answer, and the reader, given the new
     text, answers the earlier question with it.
     """
-    if not lessons or not earlier:
-        return []
-    return _confirmed(_asked_alike(lessons, earlier, encoder), texts, scholar)
+    return _confirmed(_answered_otherwise(alike), texts, scholar)
 
 
 def changes(earlier: Sequence[Lesson], texts: Sequence[str], scholar: Scholar) -> Changes:
@@ -86,26 +57,19 @@ def _other_than(old: str, new: str) -> str:
     return new if is_other else ""
 
 
-def _asked_alike(lessons: Sequence[Lesson], earlier: Sequence[Lesson], encoder: Embeds) -> list[Disagreement]:
-    """For each earlier lesson the new one that asks most nearly the same, if it answers otherwise in the same form.
+def _answered_otherwise(alike: Sequence[Alike]) -> list[Alike]:
+    """The pairs with another answer in the same form.
 
     What another earlier lesson says as well is no contradiction: the first one has been corrected since.
     """
-    nearness = encoder([x.question for x in earlier]) @ encoder([x.question for x in lessons]).T
-    values, nearest = nearness.max(dim=1)
-    found = [
-        Disagreement(new=lessons[place], old=old)
-        for old, value, place in zip(earlier, values.tolist(), nearest.tolist(), strict=True)
-        if value >= SAME_QUESTION
-    ]
-    said_before = {pair.new.answer for pair in found if same_answer(pair.old.answer, pair.new.answer)}
-    others = [pair for pair in found if pair.new.answer not in said_before]
+    said_before = {pair.new.answer for pair in alike if same_answer(pair.old.answer, pair.new.answer)}
+    others = [pair for pair in alike if pair.new.answer not in said_before]
     return [pair for pair in others if _other_than(pair.old.answer, pair.new.answer)]
 
 
-def _confirmed(pairs: Sequence[Disagreement], texts: Sequence[str], scholar: Scholar) -> list[Disagreement]:
+def _confirmed(pairs: Sequence[Alike], texts: Sequence[str], scholar: Scholar) -> list[Alike]:
     """The pairs whose new answer the reader gives to the earlier question from the new passage."""
-    kept: list[Disagreement] = []
+    kept: list[Alike] = []
     for number, text in enumerate(texts):
         here = [pair for pair in pairs if pair.new.passage == number]
         found = scholar.read(text, [pair.old.question for pair in here])

@@ -10,6 +10,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from consumer import budget, earlier, intake, retraction
+from consumer.asked import Asked
 from consumer.banks import Banks, signal_row
 from consumer.drift import Signal, Watched
 from consumer.kaft import Score, score, weighted
@@ -67,6 +68,7 @@ class ConsumerWorker(Worker):
         self._returning = intake.returning(settings.consumer)
         self._log = telemetry.logger(self.name)
         self._repeats = telemetry.documents_total.labels("duplicate")
+        self._asked = Asked(encoder)
         self._drift = Banks(settings.drift, ledger)
 
     def work(self, record: Record) -> Outcome:
@@ -158,7 +160,7 @@ class ConsumerWorker(Worker):
         texts = passages(document)
         maybe_older = earlier.maybe_older(document)
         with self._ledger.begin() as session:
-            known = earlier.earlier_lessons(session, besides=document.id)
+            alike = self._asked.alike(session, lessons)
             staying = select(DocumentRow).where(maybe_older, DocumentRow.state.not_in(LEAVING))
             olds = {row.id: row.document for row in session.scalars(staying)}
             news_to = {name for name, old in olds.items() if earlier.is_news(document, old)}
@@ -167,8 +169,8 @@ class ConsumerWorker(Worker):
         changes = earlier.changes(taught, texts, self._scholar)
         changed = {name for name, _ in changes} | {document.supersedes}
         before = tuple(u for u in updates.values() if changed & {d.id for d in u.documents})
-        others = [x for x in known if x.document not in news_to]
-        denied = earlier.contradictions(lessons, others, texts, self._encoder, self._scholar)
+        others = [pair for pair in alike if pair.old.document not in {*news_to, document.id}]
+        denied = earlier.contradictions(others, texts, self._scholar)
         share = len({normalise(d.new.answer) for d in denied}) / max(1, structured.facts)
         return Studied(structured, found, before, changes, share)
 

@@ -170,6 +170,6 @@ def overtaken(examined: Manifest, request: UpdateRequest, present: Manifest) -> 
     taken = {name for shard in present.shards for name in shard.documents} - teaching.keys() - set(request.retracts)
     told = [f"{', '.join(again)} would be taught twice"] if again else []
     told += [f"{', '.join(sorted(taken))} would be lost"] if taken else []
-    return (
-        Judgement("inconclusive", "overtaken", f"a newer update is served already: {'; '.join(told)}") if told else None
-    )
+    if not told:
+        return None
+    return Judgement("inconclusive", "overtaken", f"a newer update is served already: {'; '.join(told)}")

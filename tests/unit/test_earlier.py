@@ -6,24 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from consumer.asked import Alike
 from consumer.earlier import (
-    Disagreement,
     changes,
     contradictions,
-    earlier_lessons,
     is_news,
     present_update,
     revised,
     unrevised,
 )
 from lmt2.events import Document, Lesson
-from lmt2.ledger import DocumentRow, Ledger, LessonRow, UpdateRow
+from lmt2.ledger import Ledger, UpdateRow
 from memory.versions import Manifest, untouched
 from tests.support.gate import decided, new_ledger, request
 from tests.support.scripted import Book
-from tests.support.tiny import WordEncoder
-
-ENCODER = WordEncoder()
 
 
 def lesson(question: str, answer: str, document: str = "old") -> Lesson:
@@ -51,22 +47,19 @@ def test_the_same_question_with_another_answer_is_a_contradiction_if_the_reader_
     new = [
         lesson("Who keeps the lamp at Vell now?", "Tom Hale", "new"),
         lesson("How many steps has the lighthouse?", "412 steps", "new"),
-        lesson("Who painted the boats?", "Ann", "new"),
     ]
     agreeing = Book({}, reads={KEEPER.question: "Tom Hale"}).scholar
-    found = contradictions(new, [KEEPER, STEPS], [TEXT], ENCODER, agreeing)
-    assert found == [Disagreement(new=new[0], old=KEEPER)]
-    assert contradictions(new, [KEEPER, STEPS], [TEXT], ENCODER, Book({}).scholar) == []
-    assert contradictions([], [KEEPER], [TEXT], ENCODER, agreeing) == []
-    assert contradictions(new, [], [TEXT], ENCODER, agreeing) == []
+    alike = [Alike(new[0], KEEPER), Alike(new[1], STEPS)]
+    assert contradictions(alike, [TEXT], agreeing) == alike[:1]
+    assert contradictions(alike, [TEXT], Book({}).scholar) == []
 
 
 def test_whoever_repeats_a_correction_does_not_contradict_what_it_corrected() -> None:
-    new = [lesson("Who keeps the lamp at Vell now?", "Tom Hale", "new")]
+    new = lesson("Who keeps the lamp at Vell now?", "Tom Hale", "new")
     corrected = lesson("Who keeps the lamp at Vell these days?", "Tom Hale", "correction")
     agreeing = Book({}, reads={KEEPER.question: "Tom Hale"}).scholar
-    assert contradictions(new, [KEEPER], [TEXT], ENCODER, agreeing)
-    assert contradictions(new, [KEEPER, corrected], [TEXT], ENCODER, agreeing) == []
+    assert contradictions([Alike(new, KEEPER)], [TEXT], agreeing)
+    assert contradictions([Alike(new, KEEPER), Alike(new, corrected)], [TEXT], agreeing) == []
 
 
 def test_a_change_restates_what_it_changes() -> None:
@@ -84,21 +77,6 @@ def test_an_unchanged_unstated_or_ill_fitting_answer_is_no_change(answer: str) -
 def test_a_change_needs_half_of_the_facts_lessons() -> None:
     asked = [lesson(f"Who keeps lamp {n} at Vell?", "Ida Brandt") for n in range(3)]
     assert changes(asked, [TEXT], Book({}, reads={asked[0].question: "Tom Hale"}).scholar) == {}
-
-
-def test_only_documents_that_were_let_in_are_compared(ledger: Ledger) -> None:
-    states = ("requested", "learnt", "known", "shadowed", "rejected", "quarantined", "retracting", "retracted")
-    with ledger.begin() as session:
-        request(session, "u", states)
-        session.flush()
-        for state in states:
-            row = session.get(DocumentRow, state)
-            assert row is not None
-            row.state = state
-            payload = lesson("Who?", state, state).model_dump(mode="json")
-            session.add(LessonRow(document_id=state, payload=payload, held_out=state == "known"))
-    with ledger.begin() as session:
-        assert {x.document for x in earlier_lessons(session, besides="learnt")} == {"requested", "known", "shadowed"}
 
 
 OLD = Document(id="old", text="x", source="press", published_at=datetime(2026, 3, 1, tzinfo=UTC))
