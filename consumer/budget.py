@@ -2,7 +2,10 @@
 
 What the trigger asks for waits in the ledger, as updates in the state `waiting`. They go out together once there are
 enough of them or the oldest has waited long enough, but not within the cooldown after the update before. A drift and
-an operator's release don't wait. With the defaults nothing waits.
+an operator's release don't wait for that.
+
+A short document has too few questions to hold back for the gate, which then can't tell what was learnt from chance. It
+waits for others, and is examined together with them. With the defaults nothing else waits.
 
 Whatever waits survives a restart, may be retracted, and may be changed by a newer document, like any other update.
 """
@@ -30,17 +33,26 @@ class Waiting(NamedTuple):
     id: str
     since: datetime
     reason: str
+    probes: int
+
+
+def waiting_row(request: UpdateRequest) -> UpdateRow:
+    """An update that has been asked for and waits."""
+    payload = request.model_dump(mode="json")
+    return UpdateRow(id=request.id, state="waiting", payload=payload, figures={"probes": len(request.probes)})
 
 
 def release(session: Session, settings: ConsumerSettings) -> list[Outgoing]:
     """What may go out now, claimed in the session's transaction: one update, or none."""
-    found = select(UpdateRow.id, UpdateRow.created_at, UpdateRow.payload["reason"].as_string())
+    told = UpdateRow.payload["reason"].as_string(), UpdateRow.figures["probes"].as_integer()
+    found = select(UpdateRow.id, UpdateRow.created_at, *told)
     waiting = [Waiting(*row) for row in session.execute(found.where(UpdateRow.state == "waiting"))]
     waiting.sort(key=lambda update: update.since)
     telemetry.updates_held.set(len(waiting))
-    if not _is_due(session, waiting, settings):
+    together = _together(waiting, settings)
+    if not _is_due(session, together, settings):
         return []
-    claimed = claim(session, [update.id for update in waiting[: settings.batch]])
+    claimed = claim(session, [update.id for update in together])
     if not claimed:
         return []
     request = merged(claimed)
@@ -69,16 +81,30 @@ def merged(requests: Sequence[UpdateRequest]) -> UpdateRequest:
     )
 
 
-def _is_due(session: Session, waiting: Sequence[Waiting], settings: ConsumerSettings) -> bool:
-    if not waiting:
+def _together(waiting: Sequence[Waiting], settings: ConsumerSettings) -> Sequence[Waiting]:
+    """The oldest ones: a batch of them, or as many more as it takes for enough probes."""
+    count = settings.batch
+    while count < len(waiting) and _probes(waiting[:count]) < settings.least_probes:
+        count += 1
+    return waiting[:count]
+
+
+def _is_due(session: Session, together: Sequence[Waiting], settings: ConsumerSettings) -> bool:
+    if not together:
         return False
-    if any(update.reason in URGENT for update in waiting):
+    has_waited = now() - together[0].since >= timedelta(seconds=settings.oldest_seconds)
+    if _probes(together) < settings.least_probes and not has_waited:
+        return False
+    if any(update.reason in URGENT for update in together):
         return True
     asked = session.scalar(select(func.max(UpdateRow.created_at)).where(UpdateRow.state != "waiting"))
     if asked is not None and now() - asked < timedelta(seconds=settings.cooldown_seconds):
         return False
-    has_waited = now() - waiting[0].since >= timedelta(seconds=settings.oldest_seconds)
-    return len(waiting) >= settings.batch or has_waited
+    return len(together) >= settings.batch or has_waited
+
+
+def _probes(updates: Sequence[Waiting]) -> int:
+    return sum(update.probes for update in updates)
 
 
 def claim(session: Session, names: Sequence[str]) -> list[UpdateRequest]:

@@ -21,7 +21,7 @@ from lmt2 import telemetry
 from lmt2.config import Settings
 from lmt2.errors import EventError
 from lmt2.events import DOCUMENTS, QUARANTINE, Document, Envelope, Lesson, UpdateRequest
-from lmt2.ledger import LEAVING, DetectionRow, DocumentRow, Ledger, LessonRow, Row, UpdateRow
+from lmt2.ledger import LEAVING, DetectionRow, DocumentRow, Ledger, LessonRow, Row
 from lmt2.models.base import LanguageModel
 from lmt2.models.encoder import Embeds
 from lmt2.scoring import normalise
@@ -208,7 +208,7 @@ class ConsumerWorker(Worker):
             if update:
                 retraction.refuse_leaving(session, update)
                 earlier.refuse_overtaken(session, studied.before)
-                session.add(UpdateRow(id=update.id, state="waiting", payload=update.model_dump(mode="json")))
+                session.add(budget.waiting_row(update))
                 session.flush()
             return self.idle(session)
 

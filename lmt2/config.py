@@ -103,7 +103,8 @@ class ConsumerSettings(Section):
     max_backlog: int = Field(20, ge=1, description="updates that wait for the learner while no document is begun")
     min_lessons: int = Field(4, ge=1, description="a document with fewer supported lessons is quarantined")
     batch: int = Field(1, ge=1, description="documents that are learnt together, in one shard, if so many wait")
-    oldest_seconds: float = Field(60.0, ge=0, description="after which a document no longer waits for others")
+    least_probes: int = Field(5, ge=0, description="questions held back for the gate, below which it waits for others")
+    oldest_seconds: float = Field(600.0, ge=0, description="after which a document no longer waits for others")
     cooldown_seconds: float = Field(
         0.0, ge=0, description="least time between two updates; a drift doesn't wait for it"
     )

@@ -39,7 +39,7 @@ def settings(home: Path, bootstrap: str) -> Settings:
     return Settings(
         home=home,
         kafka=KafkaSettings(bootstrap=bootstrap, session_seconds=SESSION_SECONDS),
-        consumer=ConsumerSettings(min_lessons=1, samples=1),
+        consumer=ConsumerSettings(min_lessons=1, samples=1, least_probes=0),
         telemetry=TelemetrySettings(log_format="json"),
     )
 

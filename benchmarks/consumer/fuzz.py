@@ -108,7 +108,8 @@ def draw(count: int) -> list[bytes]:
 
 def run(base: Settings, count: int) -> dict[str, int]:
     """Send all through the stage, one partition and one member, and say what became of each."""
-    chosen = base.model_copy(update={"consumer": ConsumerSettings(min_lessons=1, samples=1, max_text_bytes=MOST_BYTES)})
+    consumer = ConsumerSettings(min_lessons=1, samples=1, least_probes=0, max_text_bytes=MOST_BYTES)
+    chosen = base.model_copy(update={"consumer": consumer})
     transport = open_transport(chosen)
     transport.create_topics(TOPICS)
     producer = transport.producer()

@@ -37,7 +37,7 @@ class World:
         self.settings = Settings(
             home=folder,
             study=StudySettings(rounds=1, probes=1),
-            consumer=ConsumerSettings(min_lessons=2, samples=2),
+            consumer=ConsumerSettings(min_lessons=2, samples=2, least_probes=0),
         )
         self.base = untouched("base")
         self.ledger = new_ledger(folder, self.base)

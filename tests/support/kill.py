@@ -36,7 +36,7 @@ def settings(home: Path, model: Path) -> Settings:
     return Settings(
         home=home,
         model=ModelSettings(name=str(model), dtype="float32", threads=1),
-        consumer=ConsumerSettings(min_lessons=1, samples=1),
+        consumer=ConsumerSettings(min_lessons=1, samples=1, least_probes=0),
         learner=LearnerSettings(
             layers=(1, 3), shared_rank=12, expert_rank=4, learning_rate=5e-2, steps=40, general_a_step=0
         ),

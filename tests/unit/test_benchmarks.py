@@ -93,7 +93,7 @@ def system(tiny: LocalModel, tmp_path: Path) -> Iterator[System]:
     settings = Settings(
         home=tmp_path,
         study=StudySettings(rounds=1, probes=1),
-        consumer=ConsumerSettings(min_lessons=2, samples=1),
+        consumer=ConsumerSettings(min_lessons=2, samples=1, least_probes=0),
         learner=LearnerSettings(layers=(1, 3), shared_rank=2, expert_rank=1, steps=2, steps_a_fact=0, general_a_step=2),
     )
     ledger = new_ledger(tmp_path, untouched(base_fingerprint(tiny.folder)))

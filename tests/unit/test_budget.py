@@ -101,6 +101,26 @@ def test_what_is_urgent_takes_along_what_waits(world: World, reason: str) -> Non
     assert world.ask(event("harbour", HARBOUR)).teaches == ("vell", "harbour")
 
 
+def test_a_document_with_too_few_probes_for_the_gate_waits_for_others(world: World) -> None:
+    world.start(least_probes=3, oldest_seconds=FOR_EVER)
+    assert world.take(event()).records == ()
+    assert world.take(event("harbour", HARBOUR)).records == ()
+    with world.ledger.begin() as session:
+        held = [row.figures["probes"] for row in session.scalars(select(UpdateRow))]
+    assert 3 > sum(held) > 0
+    asked = world.ask(event("far", HARBOUR + " Vell is far."))
+    assert asked.teaches == ("vell", "harbour", "far")
+    assert len(asked.probes) >= 3
+
+
+def test_in_the_end_it_is_examined_alone(world: World) -> None:
+    world.start(least_probes=99, oldest_seconds=60)
+    world.take(event())
+    assert world.idle() == []
+    let_pass(world, 61)
+    assert [asked.teaches for asked in world.idle()] == [("vell",)]
+
+
 def test_what_waits_survives_a_restart(world: World) -> None:
     world.start(batch=2, oldest_seconds=FOR_EVER)
     world.take(event())
