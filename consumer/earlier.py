@@ -22,7 +22,7 @@ from lmt2.study.scholar import Scholar
 
 Fact = tuple[str, str]  # a document and a normalised answer
 Changes = Mapping[Fact, str]
-WAITING = ("waiting", "requested", "trained")  # states of updates
+WAITING = ("waiting", "requested", "dead", "trained")  # states of updates that may still be learnt
 
 
 def contradictions(alike: Sequence[Alike], texts: Sequence[str], scholar: Scholar) -> list[Alike]:

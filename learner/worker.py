@@ -15,7 +15,7 @@ from lmt2 import telemetry
 from lmt2.artifacts import ArtifactStore
 from lmt2.config import Settings
 from lmt2.data import general
-from lmt2.errors import Overtaken, TrainingFailed
+from lmt2.errors import EventError, Overtaken, TrainingFailed
 from lmt2.events import CANDIDATES, UPDATES, Candidate, UpdateRequest, decode, encode
 from lmt2.ledger import NOT_RETRACTED, DocumentRow, Ledger, UpdateRow, VersionRow, desired_version
 from lmt2.models.encoder import Embeds
@@ -27,6 +27,8 @@ from lmt2.transport.base import Outgoing, Record
 from memory.routing import threshold_for
 from memory.shards import Shard, keys_of
 from memory.versions import Manifest, ShardEntry
+
+TO_DO = ("requested", "dead")  # states of updates; a dead letter's is learnt when it is replayed
 
 
 class Learner:
@@ -74,7 +76,7 @@ class LearnerWorker(Worker):
         request, _ = decode(record.value, UpdateRequest, record.headers)
         with self._ledger.begin() as session:
             row = session.get(UpdateRow, request.id)
-            if row is not None and row.state != "requested":
+            if row is not None and row.state not in TO_DO:
                 return Outcome()  # read twice, or withdrawn
             parent = _manifest(session)
         started = time.monotonic()
@@ -88,6 +90,15 @@ class LearnerWorker(Worker):
         rounded = {name: round(value, 3) for name, value in figures.items()}
         self._log.info("trained", update=request.id, version=manifest.id, **rounded)
         return self._trained(request, manifest, figures, record.key)
+
+    def give_up(self, record: Record, session: Session) -> None:
+        """The update no longer counts as one that waits; replayed, it is learnt after all."""
+        try:
+            request, _ = decode(record.value, UpdateRequest, record.headers)
+        except EventError:  # it never was an update
+            return
+        waiting = (UpdateRow.id == request.id, UpdateRow.state == "requested")
+        session.execute(update(UpdateRow).where(*waiting).values(state="dead"))
 
     def _learnt(self, request: UpdateRequest, parent: Manifest) -> tuple[ShardEntry, Mapping[str, float]]:
         shard, training = self._learner.learn(request, self._progress(request))
@@ -142,6 +153,7 @@ class LearnerWorker(Worker):
                 leaving = (DocumentRow.id.in_(request.retracts), DocumentRow.state == "retracting")
                 as_before = {"state": "learnt", "reason": NOT_RETRACTED + told}
                 session.execute(update(DocumentRow).where(*leaving).values(as_before))
+                return
             new = (DocumentRow.id.in_(request.teaches), DocumentRow.state == "requested")
             for row in session.scalars(select(DocumentRow).where(*new)):
                 row.state, row.reason = "rejected", told
@@ -168,7 +180,7 @@ def _set_update(session: Session, request: UpdateRequest, state: str, figures: d
     if session.get(UpdateRow, request.id) is None:  # the request came from another ledger or by hand
         session.add(UpdateRow(id=request.id, state="requested", payload=request.model_dump(mode="json")))
         session.flush()
-    still = (UpdateRow.id == request.id, UpdateRow.state == "requested")
+    still = (UpdateRow.id == request.id, UpdateRow.state.in_(TO_DO))
     moved = update(UpdateRow).where(*still).values(state=state, figures=dict(figures)).returning(UpdateRow.id)
     if session.scalar(moved) is None:
         raise Overtaken(f"update {request.id} was withdrawn while it was trained")

@@ -56,6 +56,7 @@ def _progress(session: Session, document: Document, updates: Sequence[UpdateRow]
     if row.state not in TERMINAL:
         doing = {
             "waiting": f"{row.reason}: waits for others, or for the cooldown",
+            "dead": f"{row.reason}: its training failed for good; see lmt2 dead-letters list",
             "trained": f"{_loss(update)}; the gate examines it",
         }.get(update.state, f"{row.reason}: waits for its training")
         step = 2 if update.state == "trained" else 1

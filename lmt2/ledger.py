@@ -107,8 +107,8 @@ class LessonRow(Row):
 class UpdateRow(Row):
     """A micro-update.
 
-    States: `waiting` (for its turn: consumer/budget.py), `requested`, `trained`, `failed`, `decided`, `withdrawn` (a
-    document was retracted).
+    States: `waiting` (for its turn: consumer/budget.py), `requested`, `dead` (it is among the dead letters), `trained`,
+    `failed`, `decided`, `withdrawn` (a document was retracted).
     """
 
     __tablename__ = "updates"

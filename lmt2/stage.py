@@ -73,6 +73,10 @@ class Worker(Protocol):
         """What is to be sent now that no record is there; may write to the ledger in the same transaction."""
         return ()
 
+    def give_up(self, record: Record, session: Session) -> None:
+        """Note in the ledger that a record became a dead letter; it may be replayed."""
+        del record, session  # nothing, unless a stage has something to note
+
     def work(self, record: Record) -> Outcome:
         """What a record leads to.
 
@@ -244,7 +248,8 @@ class Stage:
         }
         # A message may quote half a surrogate pair, which UTF-8 has no bytes for.
         encoded = {name: text.encode(errors="backslashreplace") for name, text in about.items()}
-        return Outcome(records=(Outgoing(DEAD_LETTERS, record.value, record.key, {**record.headers, **encoded}),))
+        letter = Outgoing(DEAD_LETTERS, record.value, record.key, {**record.headers, **encoded})
+        return Outcome(lambda session: self.worker.give_up(record, session), (letter,))
 
     def _send_owed(self, producer: Producer, by: str) -> None:
         with self._ledger.begin() as session:

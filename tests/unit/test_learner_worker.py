@@ -124,6 +124,20 @@ def test_a_request_becomes_a_candidate_that_answers_its_questions_differently(wo
     assert all(route is None for route in routes), "the router's threshold keeps general questions with the base"
 
 
+def test_a_dead_letter_waits_no_more_and_is_learnt_when_it_is_replayed(world: World) -> None:
+    told = world.ask("u-1")
+    broken = Record(UPDATES, 0, 1, b"no update")
+    with world.ledger.begin() as session:
+        world.worker.give_up(told, session)
+        world.worker.give_up(broken, session)
+    assert world.update("u-1").state == "dead"
+    world.apply(world.worker.work(told))
+    assert world.update("u-1").state == "trained"
+    with world.ledger.begin() as session:
+        world.worker.give_up(told, session)  # another member gives up on the same record, later
+    assert world.update("u-1").state == "trained"
+
+
 def test_a_request_that_is_read_twice_is_trained_once(world: World) -> None:
     told = world.ask("u-1")
     world.apply(world.worker.work(told))

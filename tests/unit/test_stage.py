@@ -551,3 +551,18 @@ def test_while_on_hold_a_worker_does_nothing_by_itself(transport: EmbeddedTransp
         for _ in range(3):
             assert asked.acquire(timeout=SECONDS)
         assert kept(ledger) == []
+
+
+class Mourner(Copier):
+    """Notes the records that became dead letters."""
+
+    def give_up(self, record: Record, session: Session) -> None:
+        keep(session, record)
+
+
+def test_a_worker_may_note_its_dead_letters(transport: EmbeddedTransport, ledger: Ledger) -> None:
+    send(transport, b"1", b"2")
+    mourner = Mourner(ledger, failing(EventError("no such thing"), times=1))
+    run_until(Stage(mourner, transport, ledger), lambda: len(sent(transport)) == 1)
+    assert sent(transport, DEAD_LETTERS) == [b"1"]
+    assert kept(ledger) == ["1", "2"]
