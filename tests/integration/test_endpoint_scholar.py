@@ -53,7 +53,7 @@ def test_a_served_model_lists_writes_and_rephrases(server: str) -> None:
 def test_a_document_is_structured_through_an_endpoint_alone(server: str) -> None:
     reader, writer = scholar(server, "reader"), scholar(server, "writer")
     both = Scholar(reader.reader, writer.writer, reader.briefing)
-    skilled = LessonWriter(both, WordEncoder(), StudySettings(rounds=1))
+    skilled = LessonWriter(both, WordEncoder(), StudySettings(rounds=1, answers=4))
     found = structure(Document(id="vell", text=PASSAGE), skilled)
     assert found.facts >= 2
     assert all(stands_in(lesson.answer, PASSAGE) for lesson in found.lessons)
