@@ -70,7 +70,7 @@ class Worker(Protocol):
         return ()
 
     def idle(self, session: Session) -> Sequence[Outgoing]:  # noqa: ARG002
-        """What is to be sent now that no record is there; may write to the ledger in the same transaction."""
+        """What is due without a record for it; asked between records, and may write to the ledger."""
         return ()
 
     def give_up(self, record: Record, session: Session) -> None:

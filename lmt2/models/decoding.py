@@ -70,7 +70,7 @@ class Batch:
         """Take in the rows of another batch, behind one's own; both have taken a step, and neither shares a prefix."""
         assert self.prefix is other.prefix is None, "rows of two prefixes can't be decoded together"
         width = max(self.mask.shape[1], other.mask.shape[1])
-        self.choose = self.choose.with_(other.choose)
+        self.choose = self.choose.joined(other.choose)
         self.ids = torch.cat([self.ids, other.ids])
         self.mask = torch.cat([F.pad(m, (width - m.shape[1], 0)) for m in (self.mask, other.mask)])
         cached = width - 1  # the newest token is still to be computed
@@ -100,7 +100,7 @@ class Sampler:
         """The sampler of some rows only; their random streams go on."""
         return Sampler([self.plans[row] for row in rows], [self.streams[row] for row in rows])
 
-    def with_(self, other: "Sampler") -> "Sampler":
+    def joined(self, other: "Sampler") -> "Sampler":
         """The sampler of one's own rows and then another's."""
         return Sampler([*self.plans, *other.plans], [*self.streams, *other.streams])
 
