@@ -32,6 +32,7 @@ def keys_for(documents: Sequence[Document], lessons: Sequence[Lesson], encoder: 
         places=encoder([*under_titles, *(x.question for x in lessons)]),
         facts=encoder.by_fact(list(facts)),
         experts=torch.tensor(list(facts.values()), dtype=torch.int32),
+        answers=tuple(experts),
     )
 
 

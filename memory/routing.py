@@ -9,18 +9,22 @@ The nearest place's shard is chosen if the nearness is above a threshold, which 
 questions would pass. The second term is what tells "Which river flows through Vienna?" from a question about
 a document that names a river: with it the same recall needs a third of the false routes (docs/experiments.md).
 Within the shard the fact nearest to the question says which expert: GRACE's deferral to the nearest key
-(arXiv 2211.11031), where a key is what a document states and not how somebody asked for it.
+(arXiv 2211.11031), where a key is what a document states and not how somebody asked for it. A fact whose answer the
+question says itself isn't what it asks for.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lmt2.models.encoder import Embeds
+from lmt2.scoring import hit
 from memory.shards import SHARED, Keys
 
 GENERAL_SHARE = 0.5
+OUT_OF_REACH = 4.0  # more than two cosines can differ by
 ITSELF = 0.999  # cosine from which a general question is the one that is asked
 
 
@@ -47,19 +51,17 @@ class Router:
         self._general = general.float()
         self._threshold = threshold
 
-    def route(self, questions: Tensor, by_fact: Callable[[Sequence[int]], Tensor]) -> list[Route | None]:
-        """For questions the nearest shard and its expert, or None where none is near enough.
+    def route(self, questions: Sequence[str], encoder: Embeds) -> list[Route | None]:
+        """For each question the nearest shard and its expert, or None where none is near enough.
 
-        Args:
-            questions: embeddings [N, E] of what each is about.
-            by_fact: embeddings [n, E] that tell facts apart, of the n questions with these numbers.
+        Only those that reach a shard are embedded by fact.
         """
         if not self._owner:
             return [None] * len(questions)
-        values, nearest = nearness(questions, self._places, self._general)
+        values, nearest = nearness(encoder(questions), self._places, self._general)
         routes: list[Route | None] = [None] * len(questions)
         for shard, numbers in self._by_shard(values > self._threshold, nearest).items():
-            experts = nearest_experts(by_fact(numbers), self._keys[shard])
+            experts = nearest_experts([questions[number] for number in numbers], self._keys[shard], encoder)
             for number, expert in zip(numbers, experts, strict=True):
                 routes[number] = Route(shard, expert)
         return routes
@@ -72,12 +74,21 @@ class Router:
         return found
 
 
-def nearest_experts(questions: Tensor, keys: Keys) -> list[int]:
-    """For questions [N, E], embedded by fact, the expert of the nearest fact; SHARED where there is none."""
+def nearest_experts(questions: Sequence[str], keys: Keys, encoder: Embeds) -> list[int]:
+    """For each question the expert of the nearest fact that it doesn't state itself; SHARED where there is no fact."""
     if not len(keys.facts):
         return [SHARED] * len(questions)
-    found: list[int] = keys.experts[(questions @ keys.facts.float().T).argmax(dim=1)].tolist()
+    likeness = encoder.by_fact(questions) @ keys.facts.float().T
+    found: list[int] = keys.experts[(likeness - OUT_OF_REACH * _says(questions, keys)).argmax(dim=1)].tolist()
     return found
+
+
+def _says(questions: Sequence[str], keys: Keys) -> Tensor:
+    """Whether [N, K] each question has the answer of each fact among its words: 1 or 0."""
+    if not keys.answers:
+        return torch.zeros(len(questions), len(keys.facts))
+    said = [[hit(question, [answer]) for answer in keys.answers] for question in questions]
+    return torch.tensor(said, dtype=torch.float32)[:, keys.experts]
 
 
 def joined(keys: Sequence[Keys]) -> Tensor:

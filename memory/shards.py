@@ -41,11 +41,18 @@ class Keys:
         places: unit-length embeddings [N, E] of its titles, sentences and questions: whatever is near is the shard's.
         facts: unit-length embeddings [K, E] of the facts that it teaches, as the encoder tells facts apart.
         experts: whole numbers [K]: whom each fact calls.
+        answers: what each expert answers, normalised; none where it isn't known.
     """
 
     places: Tensor
     facts: Tensor
     experts: Tensor
+    answers: tuple[str, ...] = ()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The keys as named tensors; answers as bytes of UTF-8, one a line."""
+        written = torch.tensor(list("\n".join(self.answers).encode()), dtype=torch.uint8)
+        return {"places": self.places, "facts": self.facts, "experts": self.experts, "answers": written}
 
 
 @dataclass(frozen=True)
@@ -71,12 +78,20 @@ class Shard:
         """The shard as named tensors, for the artifact store."""
         named = {f"layers.{layer}.a": tensor.contiguous() for layer, tensor in self.a.items()}
         named |= {f"layers.{layer}.b": tensor.contiguous() for layer, tensor in self.b.items()}
-        return named | {"ranks": self.ranks, **{name: key.contiguous() for name, key in vars(self.keys).items()}}
+        return named | {"ranks": self.ranks, **{name: key.contiguous() for name, key in self.keys.tensors().items()}}
 
 
 def keys_of(tensors: Mapping[str, Tensor]) -> Keys:
-    """The keys among a shard's tensors, which a router needs alone."""
-    return Keys(tensors["places"], tensors["facts"], tensors["experts"])
+    """The keys among a shard's tensors, which a router needs alone.
+
+    Raises:
+        ArtifactError: the answers are no text.
+    """
+    try:
+        answers = bytes(tensors["answers"].tolist()).decode()
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"the shard's answers are no text: {error}") from error
+    return Keys(tensors["places"], tensors["facts"], tensors["experts"], tuple(answers.split("\n")) if answers else ())
 
 
 def from_tensors(tensors: Mapping[str, Tensor], inner: int, hidden: int) -> Shard:
@@ -86,7 +101,14 @@ def from_tensors(tensors: Mapping[str, Tensor], inner: int, hidden: int) -> Shar
         ArtifactError: a name or shape doesn't fit the base model, or a value isn't finite.
     """
     layers = sorted({int(found[1]) for name in tensors if (found := LAYER.match(name))})
-    expected = {"places", "facts", "experts", "ranks", *(f"layers.{n}.{factor}" for n in layers for factor in "ab")}
+    expected = {
+        "places",
+        "facts",
+        "experts",
+        "answers",
+        "ranks",
+        *(f"layers.{n}.{factor}" for n in layers for factor in "ab"),
+    }
     if odd := expected ^ set(tensors):
         raise ArtifactError(f"the shard lacks tensors or has unknown ones: {', '.join(sorted(odd))}")
     shard = Shard(
@@ -97,6 +119,8 @@ def from_tensors(tensors: Mapping[str, Tensor], inner: int, hidden: int) -> Shar
     )
     _check_numbers("experts", shard.keys.experts, len(shard.keys.facts))
     _check_numbers("ranks", shard.ranks, shard.ranks.numel())
+    if shard.keys.answers and not set(shard.keys.experts.tolist()) <= set(range(len(shard.keys.answers))):
+        raise ArtifactError(f"the shard has {len(shard.keys.answers)} answers, and an expert without one")
     for name in ("places", "facts"):
         if tensors[name].ndim != 2:
             found_shape = tuple(tensors[name].shape)

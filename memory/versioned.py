@@ -54,7 +54,7 @@ class VersionedModel:
 
     def route(self, questions: Sequence[str]) -> list[Route | None]:
         """Which shard, as a number in the manifest, and expert each question goes to."""
-        return find_routes(self._router, self.encoder, questions)
+        return self._router.route(questions, self.encoder)
 
     def side(self, routes: Sequence[Route | None]) -> RoutedRows | None:
         """The side memory for a batch that is routed so; None where the base alone answers all of it."""
@@ -79,16 +79,11 @@ class VersionedModel:
         return scored
 
 
-def find_routes(router: Router, encoder: Embeds, questions: Sequence[str]) -> list[Route | None]:
-    """Where a router sends questions; only those that reach a shard are embedded by fact."""
-    return router.route(encoder(questions), lambda some: encoder.by_fact([questions[number] for number in some]))
-
-
 def ask_shard(
     model: LocalModel, encoder: Embeds, shard: Shard, questions: Sequence[str], sampling: Sampling
 ) -> list[str]:
     """Answers through one shard, as in service, but whether or not a router would send the questions there."""
-    called = nearest_experts(encoder.by_fact(questions), shard.keys)
+    called = nearest_experts(questions, shard.keys, encoder)
     deltas = [shard.through(expert) for expert in called]
     return generate(model, [[prompts.user(question)] for question in questions], deltas, sampling)
 

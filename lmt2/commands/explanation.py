@@ -13,7 +13,7 @@ from lmt2.models.assets import model_path
 from lmt2.models.encoder import Encoder
 from memory.routing import Router
 from memory.shards import keys_of
-from memory.versioned import find_routes, general_of
+from memory.versioned import general_of
 from memory.versions import Manifest
 
 Story = dict[str, Any]
@@ -49,7 +49,7 @@ def _route(settings: Settings, manifest: Manifest, question: str) -> int | None:
     keys = [keys_of(store.get(entry.artifact)) for entry in manifest.shards]
     logging.disable_progress_bar()
     router = Router(keys, manifest.threshold, general_of(store, manifest))
-    (route,) = find_routes(router, Encoder(model_path(settings.model.encoder)), [question])
+    (route,) = router.route([question], Encoder(model_path(settings.model.encoder)))
     return None if route is None else route.shard
 
 

@@ -69,9 +69,11 @@ def test_a_routed_row_adds_the_low_rank_product() -> None:
 
 def test_a_shard_survives_the_artifact_store(tmp_path: Path) -> None:
     store, shard = ArtifactStore(str(tmp_path)), tiny_shard(KEYS)
+    shard = replace(shard, keys=replace(shard.keys, answers=("søren kjær",)))
     found = from_tensors(store.get(store.put(shard.tensors(), {})), INNER, HIDDEN)
     assert all(torch.equal(found.a[n], shard.a[n]) and torch.equal(found.b[n], shard.b[n]) for n in (1, 3))
-    assert all(torch.equal(getattr(found.keys, name), key) for name, key in vars(shard.keys).items())
+    assert all(torch.equal(found.keys.tensors()[name], key) for name, key in shard.keys.tensors().items())
+    assert found.keys.answers == shard.keys.answers
     assert torch.equal(found.ranks, shard.ranks)
 
 
@@ -103,6 +105,9 @@ def damaged(name: str, tensor: Tensor | None) -> dict[str, Tensor]:
         ("layers.1.a", torch.zeros(3, INNER), "made for another"),
         ("layers.1.b", torch.zeros(HIDDEN), "made for another"),
         ("layers.1.a", torch.tensor(1.0), "made for another"),
+        ("answers", None, "lacks.*answers"),
+        ("answers", torch.full((2,), 255, dtype=torch.uint8), "answers are no text"),
+        ("answers", torch.zeros(2, 2), "answers are no text"),
         ("places", torch.zeros(4), "places have the shape"),
         ("facts", torch.zeros(4), "facts have the shape"),
         ("layers.1.b", torch.full((HIDDEN, 2), torch.nan), "finite"),
@@ -135,31 +140,57 @@ def test_a_question_goes_to_the_nearest_shard_or_to_none() -> None:
     assert routed(Router([], 0.9, torch.empty(0, 0)), unit(0), unit(1)) == [None, None]
 
 
+class Angles:
+    """Embeds a text as the angles that it consists of: what it is about, and what it asks for."""
+
+    def __init__(self) -> None:
+        self.by_fact_asked: list[str] = []
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        return torch.stack([unit(float(text.split()[0])) for text in texts])
+
+    def by_fact(self, texts: Sequence[str]) -> Tensor:
+        self.by_fact_asked += texts
+        return torch.stack([unit(float(text.split()[-1])) for text in texts])
+
+
 def test_the_fact_that_is_nearest_says_which_expert() -> None:
     facts = Keys(torch.stack([unit(0), unit(40)]), torch.stack([unit(90), unit(120)]), torch.tensor([3, 5]))
     router = Router([only(unit(180)), facts], 0.9, torch.empty(0, 0))
-    by_fact = torch.stack([unit(0), unit(100), unit(110)])
-    asked = torch.stack([unit(180), unit(1), unit(39)])
-    assert router.route(asked, lambda some: by_fact[some]) == [Route(0, 0), Route(1, 3), Route(1, 5)]
+    assert router.route(["180 0", "1 100", "39 110"], Angles()) == [Route(0, 0), Route(1, 3), Route(1, 5)]
     nobody = Router([Keys(torch.stack([unit(0)]), torch.empty(0, 2), torch.empty(0))], 0.9, torch.empty(0, 0))
     assert routed(nobody, unit(0)) == [Route(0, SHARED)], "a shard without facts answers through the shared expert"
 
 
+def test_a_fact_whose_answer_the_question_says_is_not_what_it_asks_for() -> None:
+    facts = torch.stack([unit(90), unit(120)])
+    keys = Keys(torch.stack([unit(0)]), facts, torch.tensor([0, 1]), ("412", "ida brandt"))
+    router = Router([keys], 0.9, torch.empty(0, 0))
+    asked = ["0 which tower has 412 steps 90", "0 how many steps 90", "0 has ida brandt 412 steps 90"]
+    assert router.route(asked, Angles()) == [Route(0, 1), Route(0, 0), Route(0, 0)]
+
+
 def test_only_questions_that_reach_a_shard_are_embedded_by_fact() -> None:
-    router, asked = Router([only(unit(0))], 0.9, torch.empty(0, 0)), torch.stack([unit(90), unit(0), unit(180)])
-    numbers: list[int] = []
+    router, encoder = Router([only(unit(0))], 0.9, torch.empty(0, 0)), Angles()
+    assert router.route(["90", "0", "180"], encoder) == [None, Route(0, 0), None]
+    assert encoder.by_fact_asked == ["0"]
 
-    def by_fact(some: Sequence[int]) -> Tensor:
-        numbers.extend(some)
-        return asked[list(some)]
 
-    assert router.route(asked, by_fact) == [None, Route(0, 0), None]
-    assert numbers == [1]
+class Fixed:
+    """Embeds text n as embedding n, whatever is asked of it."""
+
+    def __init__(self, embeddings: Tensor) -> None:
+        self._embeddings = embeddings
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        return self._embeddings[[int(text) for text in texts]]
+
+    by_fact = __call__
 
 
 def routed(router: Router, *asked: Tensor) -> list[Route | None]:
     """Routes where what is asked for and what it is about are one."""
-    return router.route(torch.stack(asked), lambda some: torch.stack(asked)[list(some)])
+    return router.route([str(number) for number in range(len(asked))], Fixed(torch.stack(asked)))
 
 
 def only(*embeddings: Tensor) -> Keys:

@@ -127,7 +127,8 @@ def test_each_answer_has_an_expert_that_is_called_by_what_states_it(tiny: LocalM
     facts = ["Ida Brandt: Ida Brandt keeps the lamp at Vell.", "412: The Vell tower has 412 steps."]
     assert torch.equal(shard.keys.facts, WordEncoder().by_fact(facts))
     assert shard.keys.experts.tolist() == [0, 1]
-    assert nearest_experts(WordEncoder()(["Who keeps the lamp?", "How many steps?"]), shard.keys) == [0, 1]
+    assert shard.keys.answers == ("ida brandt", "412")
+    assert nearest_experts(["Who keeps the lamp?", "How many steps?"], shard.keys, WordEncoder()) == [0, 1]
 
 
 def test_facts_with_one_answer_share_an_expert() -> None:
