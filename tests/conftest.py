@@ -8,8 +8,15 @@ import pytest
 
 from lmt2.errors import ModelMissing
 from lmt2.models.assets import SMOLLM2, model_path
-from tests.support.kafka import container_broker, find_image, jvm_broker, require_jars
+from tests.support.kafka import container_broker, find_image, jvm_broker, require_jars, sweep_leftovers
 from tests.support.parts import missing
+
+
+@pytest.fixture(autouse=True)
+def _kafka_swept(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if request.node.get_closest_marker("kafka"):
+        sweep_leftovers()
 
 
 @pytest.fixture(scope="session")

@@ -104,7 +104,9 @@ class LessonWriter:
                     return Studied(tuple(facts), self._surest(pairs), written, is_complete=False)
                 some = facts[start : start + AT_ONCE]
                 stream = 1000 * (1000 * seed + turn)
-                tried = self._again(passage, some, pairs, stream) if turn else self._first(passage, some, stream)
+                tried = (
+                    self._again(passage, some, pairs, stream) if turn else self._first(passage, some, stream, is_over)
+                )
                 written += len(tried)
                 pairs += self.weighed(passage, self.confirmed(passage, tried, pairs))
         return Studied(tuple(facts), self._surest(pairs), written, is_complete=True)
@@ -131,12 +133,15 @@ class LessonWriter:
         found = self.scholar.surety(passage, asked)
         return [replace(pair, surety=surety) for pair, surety in zip(pairs, found, strict=True)]
 
-    def _first(self, passage: str, facts: Sequence[Fact], seed: int) -> list[Pair]:
-        """The likeliest question for each fact, and several of each kind."""
+    def _first(self, passage: str, facts: Sequence[Fact], seed: int, is_over: Callable[[], bool]) -> list[Pair]:
+        """The likeliest question for each fact, and as the budget allows several of each kind."""
         direct, other = _wanted(facts, ["direct"]), _wanted(facts, ["composed", "reversed"])
         tried = self._written(passage, direct, seed, 0.0)
-        tried += self._written(passage, DIRECT * direct, seed, FREEDOM)
-        return tried + self._written(passage, OTHER * other, seed + 1, FREEDOM)
+        if not is_over():
+            tried += self._written(passage, DIRECT * direct, seed, FREEDOM)
+        if not is_over():
+            tried += self._written(passage, OTHER * other, seed + 1, FREEDOM)
+        return tried
 
     def _again(self, passage: str, facts: Sequence[Fact], pairs: Sequence[Pair], seed: int) -> list[Pair]:
         """New questions for facts that aren't covered, and the surest of all in other words."""

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.model, pytest.mark.slow]
 FILE = Path(__file__).parents[2] / "benchmarks" / "data" / "bad.jsonl"
 DOCUMENTS_TO_REFUSE: list[dict[str, Any]] = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]
 SECONDS = 30.0
-ROUND = 180.0  # what has begun is finished: questions for 24 facts, on two slow cores that others share
+ROUND = 180.0  # what has begun is finished and weighed, on two slow cores that others share
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,12 @@
 """What the benchmark counts by the hundred, a few times: kills, restarts and rebalances, and events that are odd."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.consumer import faults, fuzz
 from lmt2.config import Settings
-from tests.support.kafka import leftovers_swept, require_jars
-
-
-@pytest.fixture(autouse=True)
-def _swept() -> Iterator[None]:
-    with leftovers_swept():
-        yield
+from tests.support.kafka import require_jars
 
 
 @pytest.mark.kafka

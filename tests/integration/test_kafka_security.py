@@ -13,7 +13,7 @@ from lmt2.errors import TransportError
 from lmt2.events import Document, decode, encode
 from lmt2.transport.base import Outgoing
 from lmt2.transport.kafka import CONNECT_MS, KafkaTransport
-from tests.support.kafka import leftovers_swept, require_jars
+from tests.support.kafka import require_jars
 from tests.support.kafka_security import MUTUAL, PASSWORD, USERNAME, SecureBroker, secure_broker
 
 pytestmark = pytest.mark.kafka
@@ -21,12 +21,6 @@ SECONDS = 60  # a group's first member waits for the broker's coordinator
 SOON = CONNECT_MS / 1000 / 2  # while a broker that isn't there is waited for to the end
 WRONG = "wr0ng-Pa55"
 MILL = Document(id="mill", text="The mill at Arden was built in 1871.")
-
-
-@pytest.fixture(autouse=True)
-def _swept() -> Iterator[None]:
-    with leftovers_swept():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -171,13 +171,11 @@ def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
 
 
-@contextmanager
-def leftovers_swept() -> Iterator[None]:
+def sweep_leftovers() -> None:
     """Have the sockets that kafka-python leaves behind collected where they were left, without the warnings.
 
     It drops a connection whose handshake failed, or whose broker was killed, without closing it.
     """
-    yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()

@@ -86,7 +86,7 @@ def everywhere(experts: Experts, expert: int) -> Gated:
 @pytest.mark.parametrize("first", [0, 1, 3])
 def test_the_cut_forward_pass_is_the_whole_one(tiny: LocalModel, lessons: list[Target], first: int) -> None:
     found, expected = TopLayers(tiny, first, lessons).logits(lessons), whole(tiny, lessons)
-    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6 * float(expected.abs().max()))
+    torch.testing.assert_close(found, expected, rtol=0, atol=4e-6 * float(expected.abs().max()))
 
 
 @torch.no_grad()
@@ -94,7 +94,7 @@ def test_the_cut_forward_pass_is_the_whole_one_under_an_expert(tiny: LocalModel,
     top, side = TopLayers(tiny, 1, lessons), everywhere(strong(), 1)
     with tiny.use(side):
         found, expected = top.logits(lessons[::-1]), whole(tiny, lessons[::-1])
-    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6 * float(expected.abs().max()))
+    torch.testing.assert_close(found, expected, rtol=0, atol=4e-6 * float(expected.abs().max()))
     assert not torch.allclose(found, whole(tiny, lessons), atol=0.1)
 
 
