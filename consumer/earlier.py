@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
-from consumer.asked import Alike
+from consumer.alike import Alike
 from lmt2.errors import Overtaken
 from lmt2.events import Document, Lesson, Said, UpdateRequest
 from lmt2.ledger import DocumentRow, UpdateRow, VersionRow, desired_version

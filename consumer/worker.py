@@ -10,7 +10,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from consumer import budget, earlier, intake, retraction
-from consumer.asked import Asked
+from consumer.alike import EarlierQuestions
 from consumer.banks import Banks, signal_row
 from consumer.drift import Signal, Watched
 from consumer.kaft import Score, score, weighted
@@ -68,7 +68,7 @@ class ConsumerWorker(Worker):
         self._returning = intake.returning(settings.consumer)
         self._log = telemetry.logger(self.name)
         self._repeats = telemetry.documents_total.labels("duplicate")
-        self._asked = Asked(encoder)
+        self._earlier = EarlierQuestions(encoder)
         self._drift = Banks(settings.drift, ledger)
 
     def work(self, record: Record) -> Outcome:
@@ -160,7 +160,7 @@ class ConsumerWorker(Worker):
         texts = passages(document)
         maybe_older = earlier.maybe_older(document)
         with self._ledger.begin() as session:
-            alike = self._asked.alike(session, lessons)
+            alike = self._earlier.alike(session, lessons)
             staying = select(DocumentRow).where(maybe_older, DocumentRow.state.not_in(LEAVING))
             olds = {row.id: row.document for row in session.scalars(staying)}
             news_to = {name for name, old in olds.items() if earlier.is_news(document, old)}

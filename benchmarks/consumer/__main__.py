@@ -4,9 +4,9 @@
     python -m benchmarks.consumer --only throughput --kafka HOST:PORT
     python -m benchmarks.consumer --only faults --kills 100 --restarts 10 --rebalances 30
 
-`throughput` compares with plain poll loops, `faults` kills and restarts, `fuzz` sends what nobody would write, `soak`
-watches the memory. Each runs on a broker of its own, from the jars that scripts/kafka_jars.sh fetches, and in a
-scratch folder; throughput alone may use yours, where it leaves topics named benchmark.*.
+`throughput` compares with plain poll loops, `studying` compares structuring and scoring with a plain loop around the same
+model, `faults` kills and restarts, `fuzz` sends what nobody would write, `soak` watches the memory. Each runs in a scratch
+folder and, but for studying, on a broker of its own, from the jars that scripts/kafka_jars.sh fetches; throughput alone may use yours, where it leaves topics named benchmark.*.
 """
 
 import argparse
@@ -15,19 +15,21 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.consumer import faults, fuzz, soak, throughput
+from benchmarks.consumer import faults, fuzz, soak, studying, throughput
 from benchmarks.consumer.broker import jars, running
 from benchmarks.stream import say
 from lmt2.config import KafkaSettings, Settings, TelemetrySettings
 from lmt2.telemetry import configure_logging
 
-PARTS = ("throughput", "faults", "fuzz", "soak")
+PARTS = ("throughput", "studying", "faults", "fuzz", "soak")
 
 
 def run(part: str, libs: Path | None, home: Path, args: argparse.Namespace) -> dict[str, Any]:
     """One part's report."""
     if part == "throughput" and args.kafka:
         return throughput.run(args.kafka, home, args.records, args.repeats)
+    if part == "studying":
+        return studying.run(args.facts, Settings(home=home), args.documents)
     if libs is None:
         raise SystemExit(
             "there is no Kafka: fetch it with scripts/kafka_jars.sh, or --only throughput --kafka HOST:PORT"
@@ -48,6 +50,8 @@ def main() -> None:
     parser.add_argument("--kafka", help="HOST:PORT of a broker for throughput")
     parser.add_argument("--records", type=int, default=20_000, help="throughput: of a topic")
     parser.add_argument("--repeats", type=int, default=7, help="throughput: rounds in which all readers take a turn")
+    parser.add_argument("--facts", type=Path, default=Path("benchmarks/data/facts"), help="studying: a folder of facts")
+    parser.add_argument("--documents", type=int, default=4, help="studying: how many")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--restarts", type=int, default=10)
     parser.add_argument("--rebalances", type=int, default=30)

@@ -109,7 +109,7 @@ class LessonWriter:
                 )
                 written += len(tried)
                 pairs += self.weighed(passage, self.confirmed(passage, tried, pairs))
-        return Studied(tuple(facts), self._surest(pairs), written, is_complete=True)
+        return Studied(tuple(facts), self._surest(pairs), written, is_complete=not is_over())
 
     def rephrase(self, passage: str, pairs: Sequence[Pair], seed: int) -> list[Pair]:
         """Each pair in other words, unchecked."""

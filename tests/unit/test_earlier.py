@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.asked import Alike
+from consumer.alike import Alike
 from consumer.earlier import (
     changes,
     contradictions,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from consumer.asked import Asked
+from consumer.alike import EarlierQuestions
 from lmt2.events import Lesson
 from lmt2.ledger import DocumentRow, Ledger, LessonRow
 from memory.versions import untouched
@@ -49,7 +49,7 @@ def put(ledger: Ledger, state: str, *questions: str) -> None:
             session.add(LessonRow(document_id=state, payload=payload, held_out=state == "known"))
 
 
-def found(ledger: Ledger, asked: Asked, *questions: str) -> set[tuple[str, str]]:
+def found(ledger: Ledger, asked: EarlierQuestions, *questions: str) -> set[tuple[str, str]]:
     with ledger.begin() as session:
         pairs = asked.alike(session, [lesson(question, "new") for question in questions])
     return {(pair.old.document, pair.new.question) for pair in pairs}
@@ -57,7 +57,7 @@ def found(ledger: Ledger, asked: Asked, *questions: str) -> set[tuple[str, str]]
 
 def test_an_earlier_question_is_found_with_the_nearest_new_one(ledger: Ledger) -> None:
     put(ledger, "learnt", "Who keeps the lamp at Vell?", "How many steps has the lighthouse?")
-    asked = Asked(WordEncoder())
+    asked = EarlierQuestions(WordEncoder())
     assert found(ledger, asked, "Who painted the boats?", "Who keeps Vell?", NOW) == {("learnt", NOW)}
     assert found(ledger, asked) == set()
 
@@ -66,12 +66,12 @@ def test_only_documents_that_were_let_in_are_compared(ledger: Ledger) -> None:
     states = ("requested", "learnt", "known", "shadowed", "rejected", "quarantined", "retracting", "retracted")
     for state in states:
         put(ledger, state, NOW)
-    assert {name for name, _ in found(ledger, Asked(WordEncoder()), NOW)} == set(states[:4])
+    assert {name for name, _ in found(ledger, EarlierQuestions(WordEncoder()), NOW)} == set(states[:4])
 
 
 def test_each_question_is_embedded_once_however_many_documents_follow(ledger: Ledger) -> None:
     encoder = Counting()
-    asked = Asked(encoder)
+    asked = EarlierQuestions(encoder)
     put(ledger, "learnt", *(f"Who keeps lamp {n}?" for n in range(20)))
     for _ in range(3):
         found(ledger, asked, NOW)
@@ -82,7 +82,7 @@ def test_each_question_is_embedded_once_however_many_documents_follow(ledger: Le
 
 
 def test_what_another_process_wrote_counts_at_once(ledger: Ledger) -> None:
-    asked = Asked(WordEncoder())
+    asked = EarlierQuestions(WordEncoder())
     put(ledger, "learnt", NOW)
     assert found(ledger, asked, NOW) == {("learnt", NOW)}
     with ledger.begin() as session:

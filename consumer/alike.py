@@ -28,7 +28,7 @@ class Alike:
     old: Lesson
 
 
-class Asked:
+class EarlierQuestions:
     """All questions and probes of documents that were let in."""
 
     def __init__(self, encoder: Embeds) -> None:
