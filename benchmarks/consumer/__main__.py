@@ -4,9 +4,10 @@
     python -m benchmarks.consumer --only throughput --kafka HOST:PORT
     python -m benchmarks.consumer --only faults --kills 100 --restarts 10 --rebalances 30
 
-`throughput` compares with plain poll loops, `studying` compares structuring and scoring with a plain loop around the same
-model, `faults` kills and restarts, `fuzz` sends what nobody would write, `soak` watches the memory. Each runs in a scratch
-folder and, but for studying, on a broker of its own, from the jars that scripts/kafka_jars.sh fetches; throughput alone may use yours, where it leaves topics named benchmark.*.
+`throughput` compares with plain poll loops, `studying` compares structuring and scoring with a plain loop around the
+same model, `faults` kills and restarts, `fuzz` sends what nobody would write, `soak` watches the memory. Each runs in a
+scratch folder and, but for studying, on a broker of its own, from the jars that scripts/kafka_jars.sh fetches;
+throughput alone may use yours, where it leaves topics named benchmark.*.
 """
 
 import argparse
