@@ -20,7 +20,7 @@ from memory.lora import export
 from memory.routing import Route
 from memory.versioned import VersionedModel
 from serving.backend import BASE, Ask, Delivery, FinishReason, Piece
-from serving.vllm_client import VllmClient
+from serving.vllm_client import ReplicaAway, VllmClient
 
 
 class VllmReplica:
@@ -45,7 +45,7 @@ class VllmReplica:
     @property
     def version_id(self) -> str | None:
         """The version that requests to this replica are routed by."""
-        return None if self.version is None else self.version.manifest.id
+        return _id(self.version)
 
     def served(self) -> str | None:
         """Asks the server; a restarted one has forgotten its adapters and is back at the base model."""
@@ -87,10 +87,9 @@ class VllmBackend:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def submit(self, asks: Sequence[Ask]) -> list[Delivery]:
-        """Pass the prompts on; one replica and version answer them all."""
+        """Pass the prompts on; one version answers them all, and one replica unless it goes away."""
         replica = self._pick()
-        version = replica.version
-        return [self._start(ask, replica, version if ask.is_routed else None) for ask in asks]
+        return [self._start(ask, replica, replica.version) for ask in asks]
 
     async def close(self) -> None:
         """Let the answers that run end, and close the connections."""
@@ -118,15 +117,27 @@ class VllmBackend:
     async def _deliver(
         self, ask: Ask, replica: VllmReplica, version: VersionedModel | None, delivery: Delivery
     ) -> None:
+        has_begun = False
         try:
-            model = replica.base if version is None else await self._model(ask, replica, version)
-            name = BASE if version is None else version.manifest.id
-            async for piece in _pieces(replica.client, ask, model, name):
+            async for piece in self._pieces(ask, replica, version if ask.is_routed else None):
+                has_begun = True
                 delivery.put(piece)
+        except ReplicaAway as error:
+            replica.is_up = False  # until the reconciler has seen it again
+            other = next((r for r in self._replicas if r.is_up and r.version_id == _id(version)), None)
+            if has_begun or other is None:
+                delivery.put(error)
+            else:
+                await self._deliver(ask, other, version, delivery)
         except ServingError as error:
             delivery.put(error)
         except Exception as error:  # noqa: BLE001 - whoever waits for the answer must hear of it
             delivery.put(ServingError(f"the answer failed: {type(error).__name__}: {error}"))
+
+    async def _pieces(self, ask: Ask, replica: VllmReplica, version: VersionedModel | None) -> AsyncIterator[Piece]:
+        model = replica.base if version is None else await self._model(ask, replica, version)
+        async for piece in _pieces(replica.client, ask, model, _id(version) or BASE):
+            yield piece
 
     async def _model(self, ask: Ask, replica: VllmReplica, version: VersionedModel) -> str:
         """What the version's router picks on a replica: an adapter, or the base model."""
@@ -136,6 +147,10 @@ class VllmBackend:
             return replica.base if route is None else replica.adapter(version, route)
 
         return await asyncio.get_running_loop().run_in_executor(self._router, pick)
+
+
+def _id(version: VersionedModel | None) -> str | None:
+    return None if version is None else version.manifest.id
 
 
 def newest(version: VersionedModel) -> list[Route]:

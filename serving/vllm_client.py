@@ -14,6 +14,10 @@ CONTROL_SECONDS = 30.0  # loading an adapter takes milliseconds; a busy server m
 ANSWER_TIMEOUT = httpx.Timeout(None, connect=5.0)  # an answer may have to wait for its turn
 
 
+class ReplicaAway(ServingError):
+    """The server can't be reached, or went away."""
+
+
 class VllmClient:
     """Speaks to one server. Control calls are for threads, answers for the event loop."""
 
@@ -35,11 +39,15 @@ class VllmClient:
         """Load an adapter under a name that was never used for another one.
 
         Never in place: vLLM would read the folder again with every request, for ever, and die when it is gone.
+
+        Raises:
+            ReplicaAway: the server can't be reached.
+            ServingError: it refuses the adapter.
         """
         try:
             answer = self._control.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(folder)})
         except httpx.HTTPError as error:
-            raise ServingError(f"vLLM at {self.address} does not load adapters: {error}") from error
+            raise ReplicaAway(f"vLLM at {self.address} does not load adapters: {error}") from error
         if answer.is_error and name not in self.models():  # another process may have loaded it meanwhile
             raise ServingError(f"vLLM at {self.address} refused adapter {name[:12]}…: {_message(answer)}")
 
@@ -48,7 +56,8 @@ class VllmClient:
 
         Raises:
             RequestRefused: the server says that the request can't be answered.
-            ServingError: the server failed or can't be reached.
+            ReplicaAway: it can't be reached, or went away.
+            ServingError: it failed.
         """
         try:
             async with self._answers.stream("POST", path, json=body) as answer:
@@ -59,6 +68,8 @@ class VllmClient:
                     data = line.removeprefix("data: ")
                     if data and data != "[DONE]":
                         yield self._checked(json.loads(data))
+        except httpx.TransportError as error:
+            raise ReplicaAway(f"vLLM at {self.address} did not finish the answer: {error}") from error
         except (httpx.HTTPError, ValueError) as error:
             raise ServingError(f"vLLM at {self.address} did not finish the answer: {error}") from error
 

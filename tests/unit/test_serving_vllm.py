@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ from memory.routing import Route
 from memory.versioned import VersionedModel
 from serving.backend import Ask, Piece, RequestRefused
 from serving.vllm_backend import VllmBackend, VllmReplica
-from serving.vllm_client import VllmClient
+from serving.vllm_client import ReplicaAway, VllmClient
 from tests.support.http import running
 from tests.support.tiny import WordEncoder, tiny_model, tiny_shard, tiny_version
 
 QUESTION = "what is the capital of arstotzka"
 OTHER = "which river crosses the valley of ooze"
-CHUNKS = [
+CHUNKS: list[dict[str, Any]] = [
     {"choices": [{"text": "Hel", "finish_reason": None}]},
     {"choices": [{"text": "lo", "finish_reason": "length"}]},
     {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}},
@@ -163,6 +163,38 @@ def test_no_replica_is_a_clear_error(tmp_path: Path) -> None:
         replica.served()
     with pytest.raises(ServingError, match="no vLLM replica is ready"):
         answer([replica], Ask(QUESTION, Sampling(2)))
+
+
+def test_a_replica_that_is_away_costs_no_request(
+    servers: list[FakeVllm], version: VersionedModel, tmp_path: Path
+) -> None:
+    other, _ = replicas_of(servers, tmp_path)
+    with running(FakeVllm().app) as address:
+        dying = VllmReplica(VllmClient(address, "key"), tmp_path)
+        for replica in (dying, other):
+            replica.served()
+            replica.swap(version)
+    answers = answer([dying, other], *[Ask(QUESTION, Sampling(2))] * 4)
+    assert [[piece.text for piece in pieces] for pieces in answers] == [["Hel", "lo"]] * 4
+    assert not dying.is_up
+    assert len(servers[0].asked) == 4
+
+
+def test_an_answer_that_has_begun_is_not_begun_again_elsewhere(
+    servers: list[FakeVllm], version: VersionedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaks_off(*_: object) -> AsyncIterator[dict[str, Any]]:
+        yield CHUNKS[0]
+        raise ReplicaAway("the connection was reset")
+
+    replicas = replicas_of(servers, tmp_path)
+    for replica in replicas:
+        replica.served()
+        replica.swap(version)
+    monkeypatch.setattr(replicas[0].client, "stream", breaks_off)
+    with pytest.raises(ReplicaAway, match="was reset"):
+        answer(replicas, Ask(QUESTION, Sampling(2)))
+    assert servers[1].asked == []
 
 
 def test_an_answer_that_breaks_off_or_is_refused_is_an_error(servers: list[FakeVllm], tmp_path: Path) -> None:
