@@ -1,22 +1,32 @@
 """Where knowledge comes from: the documents, update and decision behind a version, or behind one answer."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
+from sqlalchemy.orm import Session
 from transformers.utils import logging
 
 from gate import registry
 from lmt2 import asking
 from lmt2.artifacts import ArtifactStore
 from lmt2.config import Settings
-from lmt2.ledger import Ledger, VersionRow
+from lmt2.events import UpdateRequest
+from lmt2.ledger import Ledger, UpdateRow, VersionRow
 from lmt2.models.assets import model_path
 from lmt2.models.encoder import Encoder
+from lmt2.scoring import normalise
 from memory.routing import Router
 from memory.shards import keys_of
 from memory.versioned import general_of
 from memory.versions import Manifest
 
 Story = dict[str, Any]
+
+
+class Routed(NamedTuple):
+    """The place of the shard that a question goes to, and the answer of the expert that it calls there."""
+
+    shard: int
+    answer: str
 
 
 def explain(settings: Settings, ledger: Ledger, address: str, what: str) -> Story:
@@ -33,31 +43,44 @@ def in_words(story: Story) -> str:
 
 
 def _of_answer(settings: Settings, ledger: Ledger, address: str, question: str) -> Story:
-    """The answer, and the shard that gave it; none where the base model answered alone."""
+    """The answer, with the shard that gave it and the fact that it was sent to; none where the base answered alone."""
     answer = asking.ask(address, "lmt2", question)
-    found: Story = {"question": question, "answer": answer.text, "version": answer.version, "shard": None}
+    found: Story = {"question": question, "answer": answer.text, "version": answer.version, "shard": None, "facts": []}
     with ledger.begin() as session:
         row = session.get(VersionRow, answer.version)  # none: the base model answered
-        place = _route(settings, registry.manifest_of(row), question) if row and row.manifest["shards"] else None
-        if place is not None:
-            found["shard"] = registry.explain(session, answer.version)["shards"][place]
+        routed = _route(settings, registry.manifest_of(row), question) if row and row.manifest["shards"] else None
+        if routed is not None:
+            shard = registry.explain(session, answer.version)["shards"][routed.shard]
+            found |= {"shard": shard, "facts": _facts(session, shard["update"], routed.answer)}
     return found
 
 
-def _route(settings: Settings, manifest: Manifest, question: str) -> int | None:
+def _facts(session: Session, update: str, answer: str) -> list[Story]:
+    """Who said the answer that an expert gives, and in which words."""
+    row = session.get(UpdateRow, update)
+    lessons = UpdateRequest.model_validate(row.payload).lessons if row else ()
+    said = {(x.document, x.sentence): x.answer for x in lessons if normalise(x.answer) == answer and x.sentence}
+    return [{"document": document, "sentence": text, "answer": a} for (document, text), a in said.items()]
+
+
+def _route(settings: Settings, manifest: Manifest, question: str) -> Routed | None:
     store = ArtifactStore(settings.artifacts_url)
     keys = [keys_of(store.get(entry.artifact)) for entry in manifest.shards]
     logging.disable_progress_bar()
     router = Router(keys, manifest.threshold, general_of(store, manifest))
     (route,) = router.route([question], Encoder(model_path(settings.model.encoder)))
-    return None if route is None else route.shard
+    if route is None:
+        return None
+    answers = keys[route.shard].answers
+    return Routed(route.shard, answers[route.expert] if answers else "")
 
 
 def _answer_in_words(story: Story) -> list[str]:
     lines = [f"{story['question']}", f"  {story['answer']}", f"answered by {story['version']}"]
     if story["shard"] is None:
         return [*lines, "no document: the question is routed to the base model alone"]
-    return [*lines, *_shard_in_words(story["shard"])]
+    facts = [f"  {fact['answer']}: {fact['sentence']}  ({fact['document']})" for fact in story["facts"]]
+    return [*lines, *(["from what was learnt of", *facts] if facts else []), *_shard_in_words(story["shard"])]
 
 
 def _version_in_words(story: Story) -> list[str]:
