@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks import facts as fact_files
 from benchmarks.facts import Facts
-from benchmarks.stream import ANSWER, by_kind, marks, say
+from benchmarks.stream import ask, by_kind, closed_book, marks, say
 from consumer.structuring import Structured, structure
 from learner.worker import Learner
 from lmt2.config import Settings, load
@@ -28,7 +28,7 @@ from lmt2.events import Document, UpdateRequest
 from lmt2.pipeline import Parts
 from lmt2.study.lessons import LessonWriter
 from lmt2.study.scholar import Scholar
-from memory.versioned import ask_shard
+from memory.versioned import ShardModel
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ VARIANTS: Mapping[str, Variant] = {
     "no gaps for facts without a lesson": Variant(has_gaps=False),
     "drawn by lesson": Variant(draws_evenly=False),
     "broken questions too": Variant(learner={"broken": 1}),
-    "a second round for weak facts": Variant(learner={"rounds": 2}),
+    "in two rounds": Variant(learner={"rounds": 2}),
     "one round of writing": Variant(study={"rounds": 1}),
     "answers alone, no teacher": Variant(learner={"distil": False}),
 }
@@ -116,8 +116,8 @@ class Bench:
             event_time=datetime.now(UTC),
         )
         shard, _ = skills.learn(request, lambda *_: None)
-        answers = ask_shard(self._parts.model, self._parts.encoder, shard, [q.text for q in asked], ANSWER)
-        return marks(asked, answers, {document.id})
+        trained = ShardModel(self._parts.model, self._parts.encoder, shard)
+        return marks(asked, ask(trained, closed_book(asked)), {document.id})
 
 
 def wilson(right: int, of: int) -> tuple[float, float]:
