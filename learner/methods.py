@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from learner.hand import Hand
-from learner.learn import prompt_distillation
+from learner.learn import interact, prompt_distillation
+from learner.master import reflection, yoda
 from learner.targets import Target
 from lmt2.config import Method
 from lmt2.errors import BudgetSpent
@@ -26,6 +27,9 @@ class Build(Protocol):
 
 METHODS: Mapping[Method, Build] = {
     "prompt_distillation": prompt_distillation.build,
+    "interact": interact.build,
+    "yoda": yoda.build,
+    "reflection": reflection.build,
 }
 
 

@@ -132,7 +132,7 @@ class DriftSettings(Section):
     remember: int = Field(5000, ge=100, description="signal values of a partition replayed after a restart")
 
 
-Method = Literal["prompt_distillation"]
+Method = Literal["prompt_distillation", "interact", "yoda", "reflection"]
 
 
 class LearnerSettings(Section):
@@ -160,6 +160,12 @@ class LearnerSettings(Section):
     lessons_a_step: int = Field(8, ge=1)
     general_a_step: int = Field(4, ge=0, description="general prompts held to the base model by KL")
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _something_to_reflect_on(self) -> "LearnerSettings":
+        if "reflection" in self.methods and self.rounds < 2:
+            raise ValueError("reflection looks back at a first round: set rounds to 2 or more")
+        return self
 
 
 class GateSettings(Section):
