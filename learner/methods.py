@@ -10,8 +10,9 @@ from typing import Protocol
 
 from learner.hand import Hand
 from learner.learn import interact, prompt_distillation
-from learner.master import reflection, yoda
+from learner.master import ensemble, reflection, yoda
 from learner.targets import Target
+from learner.teach import by_teaching
 from lmt2.config import Method
 from lmt2.errors import BudgetSpent
 from lmt2.events import UpdateRequest
@@ -29,7 +30,9 @@ METHODS: Mapping[Method, Build] = {
     "prompt_distillation": prompt_distillation.build,
     "interact": interact.build,
     "yoda": yoda.build,
+    "ensemble": ensemble.build,
     "reflection": reflection.build,
+    "by_teaching": by_teaching.build,
 }
 
 

@@ -132,7 +132,7 @@ class DriftSettings(Section):
     remember: int = Field(5000, ge=100, description="signal values of a partition replayed after a restart")
 
 
-Method = Literal["prompt_distillation", "interact", "yoda", "reflection"]
+Method = Literal["prompt_distillation", "interact", "yoda", "ensemble", "reflection", "by_teaching"]
 
 
 class LearnerSettings(Section):
@@ -140,6 +140,9 @@ class LearnerSettings(Section):
 
     methods: tuple[Method, ...] = Field(
         ("prompt_distillation",), min_length=1, description="what makes the targets of an update, in this order"
+    )
+    snapshot_share: float = Field(
+        0.5, ge=0, le=1, description="of the promoted model beside the reader as a teacher, for the method ensemble"
     )
     budget_seconds: float = Field(600.0, ge=0, description="what the methods of an update may take; 0: no bound")
     budget_tokens: int = Field(0, ge=0, description="what they may have models write; 0: no bound")

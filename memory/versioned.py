@@ -1,7 +1,7 @@
 """A version that answers: the base model, with each question going through the shard that the router picks."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lmt2.artifacts import ArtifactStore
 from lmt2.errors import ArtifactError
-from lmt2.models.base import Conversation, Sampling
+from lmt2.models.base import Conversation, Sampling, TokenIds
 from lmt2.models.encoder import Embeds
 from lmt2.models.local import LocalModel
 from memory.routing import Route, Router, nearest_experts
@@ -72,6 +72,14 @@ class VersionedModel:
         """Log-probabilities of answers' tokens, each conversation through its own shard."""
         routes = self.route([question_of(c) for c in conversations])
         return logprobs(self.model, conversations, answers, self.deltas(routes))
+
+    def answer_logits(self, conversations: Sequence[Conversation], answers: Sequence[TokenIds]) -> Iterator[Tensor]:
+        """Float32 logits [T, V] that predict each token of each answer, each conversation through its own shard."""
+        routes = self.route([question_of(c) for c in conversations])
+        for route, conversation, answer in zip(routes, conversations, answers, strict=True):
+            with self.model.use(self.side([route])):
+                (found,) = self.model.answer_logits([self.model.encode(conversation)], [answer])
+            yield found
 
 
 class ShardModel:
