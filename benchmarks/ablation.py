@@ -1,10 +1,13 @@
 """What each part of studying and training brings: the same documents, seeds and steps, one part changed at a time.
 
+Methods of learning are added to what is the default, each beside its control (benchmarks/controls.py).
+
     python -m benchmarks.ablation --facts benchmarks/data/facts --first 6 --seeds 3 --json out.json
     python -m benchmarks.ablation --facts benchmarks/data/facts --only ours --only "one round"
 
 Each document is structured and learnt by itself, and its questions are asked closed book through its own shard, so
-neither router nor gate has a say. Printed: right answers with a 95 % interval (Wilson), seconds a document.
+neither router nor gate has a say. Printed: right answers with a 95 % interval (Wilson), seconds a document, and
+the learner's figures, the mean of the documents.
 """
 
 import argparse
@@ -15,33 +18,44 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmarks import facts as fact_files
+from benchmarks.controls import at_random, shuffled, teacher_answers, unverified
 from benchmarks.facts import Facts
-from benchmarks.stream import ANSWER, by_kind, marks, say
+from benchmarks.stream import ask, by_kind, closed_book, marks, say
 from consumer.structuring import Structured, structure
+from learner.hand import Figures
+from learner.learn import interact
+from learner.master import reflection, yoda
+from learner.methods import METHODS, Build
 from learner.worker import Learner
-from lmt2.config import Settings, load
+from lmt2.config import Method, Settings, load
 from lmt2.events import Document, UpdateRequest
 from lmt2.pipeline import Parts
 from lmt2.study.lessons import LessonWriter
 from lmt2.study.scholar import Scholar
-from memory.versioned import ask_shard
+from memory.versioned import ShardModel
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What is changed: settings of studying and learning; lister or gaps left out; facts drawn by their lessons."""
+    """What is changed: settings; methods for their controls; lister or gaps left out; facts drawn by their lessons."""
 
     study: Mapping[str, Any] = field(default_factory=dict)
     learner: Mapping[str, Any] = field(default_factory=dict)
+    methods: Mapping[Method, Build] = field(default_factory=dict)
     has_lister: bool = True
     has_gaps: bool = True
     draws_evenly: bool = True
 
 
+INTERACT = {"methods": ("prompt_distillation", "interact")}
+YODA = {"methods": ("prompt_distillation", "yoda")}
+REFLECTION = {"methods": ("reflection",), "rounds": 2}
 VARIANTS: Mapping[str, Variant] = {
     "ours": Variant(),
     "without the check": Variant(study={"check": False}),
@@ -51,10 +65,30 @@ VARIANTS: Mapping[str, Variant] = {
     "no gaps for facts without a lesson": Variant(has_gaps=False),
     "drawn by lesson": Variant(draws_evenly=False),
     "broken questions too": Variant(learner={"broken": 1}),
-    "a second round for weak facts": Variant(learner={"rounds": 2}),
+    "in two rounds": Variant(learner={"rounds": 2}),
     "one round of writing": Variant(study={"rounds": 1}),
     "answers alone, no teacher": Variant(learner={"distil": False}),
+    "interact": Variant(learner=INTERACT),
+    "interact, asking at random": Variant(
+        learner=INTERACT, methods={"interact": partial(interact.build, choose=at_random)}
+    ),
+    "yoda": Variant(learner=YODA),
+    "yoda, unverified": Variant(learner=YODA, methods={"yoda": partial(yoda.build, keep=unverified)}),
+    "yoda's questions, the teacher's answers": Variant(learner=YODA, methods={"yoda": teacher_answers}),
+    "reflection": Variant(learner=REFLECTION),
+    "reflection, shuffled": Variant(
+        learner=REFLECTION, methods={"reflection": partial(reflection.build, look=shuffled)}
+    ),
 }
+
+
+@dataclass(frozen=True)
+class Run:
+    """Which questions were answered rightly, in the order of the documents; seconds and figures, a document's mean."""
+
+    right: list[bool]
+    seconds: float
+    figures: Mapping[str, float]
 
 
 class NoLister(Scholar):
@@ -74,19 +108,23 @@ class Bench:
         self._stream = stream
         self._structured: dict[tuple[str, str], tuple[Structured, float]] = {}
 
-    def run(self, variant: Variant, seed: int) -> tuple[list[bool], float]:
-        """Which questions were answered rightly, in the order of the documents, and seconds a document."""
+    def run(self, variant: Variant, seed: int) -> Run:
+        """Every document by itself."""
         learner = self._settings.learner.model_copy(update={**variant.learner, "seed": seed})
         settings = self._settings.model_copy(update={"learner": learner})
-        skills = Learner(settings, self._parts.model, self._parts.scholar, self._parts.encoder)
+        methods = {**METHODS, **variant.methods}
+        skills = Learner(settings, self._parts.model, self._parts.scholar, self._parts.encoder, methods)
         right: list[bool] = []
+        figures: list[Figures] = []
         seconds = 0.0
         for document in self._stream.documents:
             found, spent = self._study(document, variant)
             started = time.monotonic()
-            right += self._learn(document, found, skills, variant)
+            marked, told = self._learn(document, found, skills, variant)
+            right += marked
+            figures.append(told)
             seconds += spent + time.monotonic() - started
-        return right, seconds / len(self._stream.documents)
+        return Run(right, seconds / len(self._stream.documents), means(figures))
 
     def _study(self, document: Document, variant: Variant) -> tuple[Structured, float]:
         key = document.id, f"{variant.study} {variant.has_lister}"
@@ -99,10 +137,12 @@ class Bench:
             self._structured[key] = found, time.monotonic() - started
         return self._structured[key]
 
-    def _learn(self, document: Document, found: Structured, skills: Learner, variant: Variant) -> list[bool]:
+    def _learn(
+        self, document: Document, found: Structured, skills: Learner, variant: Variant
+    ) -> tuple[list[bool], Figures]:
         asked = [q for q in self._stream.questions if q.document == document.id]
         if not found.lessons:
-            return [False] * len(asked)
+            return [False] * len(asked), {}
         lessons = (*found.lessons, *(found.gaps if variant.has_gaps else ()))
         if not variant.draws_evenly:
             lessons = tuple(x.model_copy(update={"fact": x.question}) for x in lessons)
@@ -115,9 +155,15 @@ class Bench:
             reason="ablation",
             event_time=datetime.now(UTC),
         )
-        shard, _ = skills.learn(request, lambda *_: None)
-        answers = ask_shard(self._parts.model, self._parts.encoder, shard, [q.text for q in asked], ANSWER)
-        return marks(asked, answers, {document.id})
+        shard, figures = skills.learn(request, lambda *_: None)
+        trained = ShardModel(self._parts.model, self._parts.encoder, shard)
+        return marks(asked, ask(trained, closed_book(asked)), {document.id}), figures
+
+
+def means(figures: Sequence[Figures]) -> dict[str, float]:
+    """The mean of every figure that is a number, over the documents that have it."""
+    names = dict.fromkeys(name for told in figures for name, value in told.items() if not isinstance(value, str))
+    return {name: round(fmean(float(told[name]) for told in figures if name in told), 3) for name in names}
 
 
 def wilson(right: int, of: int) -> tuple[float, float]:
@@ -151,13 +197,14 @@ def main() -> None:
         bench = Bench(load(Path(home)), stream)
         for name in args.only or VARIANTS:
             runs = [bench.run(VARIANTS[name], seed) for seed in range(args.seeds)]
-            right = [r for marked, _ in runs for r in marked]
+            right = [r for run in runs for r in run.right]
             low, high = wilson(sum(right), len(right))
             report[name] = {
                 "right": f"{sum(right)}/{len(right)} ({low:.0%} to {high:.0%})",
                 "by kind": by_kind(list(stream.questions) * args.seeds, right),
-                "seeds": [sum(marked) for marked, _ in runs],
-                "seconds a document": round(sum(seconds for _, seconds in runs) / len(runs), 1),
+                "seeds": [sum(run.right) for run in runs],
+                "seconds a document": round(fmean(run.seconds for run in runs), 1),
+                "figures": means([{**run.figures} for run in runs]),
             }
             say(f"{name}: {json.dumps(report[name])}")
             if args.json:

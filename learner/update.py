@@ -7,7 +7,7 @@ second from half the learning rate, the third from a third.
 
 import math
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -27,7 +27,6 @@ WARM_UP = 5
 ALPHA_OVER_RANK = 2
 MISROUTED = 0.1  # share of lessons that go through a near fact's expert
 EXPLODED = 50.0  # nats a token; chance level is ln V, about 11
-MORE = 3  # turns of a weak fact while another has one
 Report = Callable[[int, int, float], None]
 
 
@@ -125,8 +124,8 @@ class Training:
         self._losses: list[float] = []
         self._rounds = 0
 
-    def run(self, lessons: Sequence[Target], steps: int, report: Report, weak: Collection[str] = ()) -> None:
-        """One round; `report` is told the step, of how many, and the loss, and facts that are `weak` come more often.
+    def run(self, lessons: Sequence[Target], steps: int, report: Report) -> None:
+        """One round; `report` is told the step, of how many, and the loss.
 
         Raises:
             TrainingFailed: the loss became NaN or exploded; the experts are of no use.
@@ -134,11 +133,11 @@ class Training:
         self._rounds += 1
         rate = self._settings.learning_rate / self._rounds
         top = TopLayers(self._model, min(self._settings.layers), [*lessons, *self._rehearsal])
-        draw = _Draw(lessons, self._rehearsal, self._settings, weak, self._rounds)
+        draw = _Draw(lessons, self._rehearsal, self._settings, self._rounds)
         for step in range(steps):
             for group in self._optimizer.param_groups:
                 group["lr"] = rate * min(1.0, (step + 1) / WARM_UP) * (1 - 0.9 * step / steps)
-            self._step(top, draw.lessons(), draw.rehearsal())
+            self._step(top, draw.lessons(step / steps), draw.rehearsal())
             report(step + 1, steps, self._losses[-1])
 
     def trained(self) -> Trained:
@@ -174,29 +173,23 @@ class Training:
 
 
 class _Draw:
-    """Batches: lessons evenly over facts, the weak ones `MORE` times as often, then general prompts."""
+    """Batches: lessons evenly over facts, then general prompts."""
 
     def __init__(
-        self,
-        lessons: Sequence[Target],
-        rehearsal: Sequence[Target],
-        settings: LearnerSettings,
-        weak: Collection[str] = (),
-        turn: int = 0,
+        self, lessons: Sequence[Target], rehearsal: Sequence[Target], settings: LearnerSettings, turn: int = 0
     ) -> None:
         self._by_fact: dict[str, list[Target]] = {}
         for target in lessons:
             self._by_fact.setdefault(target.fact, []).append(target)
-        self._turns = [fact for fact in self._by_fact for _ in range(MORE if fact in weak else 1)]
         self._rehearsal = list(rehearsal)
         self._settings = settings
         self._rng = random.Random(f"{settings.seed} {turn}")
         self._queue: list[str] = []
 
-    def lessons(self) -> list[Target]:
-        """A step's lessons; a fact comes again when every other has had its turn."""
+    def lessons(self, done: float = 0.0) -> list[Target]:
+        """A step's lessons, when a share of the steps is done; a fact comes again when every other has had its turn."""
         facts = [self._next_fact() for _ in range(min(self._settings.lessons_a_step, len(self._by_fact)))]
-        return [self._rng.choice(self._by_fact[fact]) for fact in facts]
+        return [self._rng.choice(self._due(fact, done)) for fact in facts]
 
     def rehearsal(self) -> list[Target]:
         """A step's general prompts."""
@@ -204,8 +197,12 @@ class _Draw:
 
     def _next_fact(self) -> str:
         if not self._queue:
-            self._queue = self._rng.sample(self._turns, len(self._turns))
+            self._queue = self._rng.sample(list(self._by_fact), len(self._by_fact))
         return self._queue.pop()
+
+    def _due(self, fact: str, done: float) -> list[Target]:
+        found = self._by_fact[fact]
+        return [target for target in found if target.since <= done] or found
 
 
 def _loss(logits: Tensor, batch: Sequence[Target], lessons: int) -> Tensor:

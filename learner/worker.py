@@ -2,18 +2,20 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from learner.hand import Figures
+from learner.methods import METHODS, Build
 from learner.rehearsal import rehearsal_targets
 from learner.rounds import Rounds
 from learner.targets import Target
 from learner.update import Report
 from lmt2 import telemetry
 from lmt2.artifacts import ArtifactStore
-from lmt2.config import Settings
+from lmt2.config import Method, Settings
 from lmt2.data import general
 from lmt2.errors import EventError, Overtaken, TrainingFailed
 from lmt2.events import CANDIDATES, UPDATES, Candidate, UpdateRequest, decode, encode
@@ -26,6 +28,7 @@ from lmt2.study.scholar import Scholar
 from lmt2.transport.base import Outgoing, Record
 from memory.routing import threshold_for
 from memory.shards import Shard, keys_of
+from memory.versioned import Shelf, VersionedModel
 from memory.versions import Manifest, ShardEntry
 
 TO_DO = ("requested", "dead")  # states of updates; a dead letter's is learnt when it is replayed
@@ -34,25 +37,39 @@ TO_DO = ("requested", "dead")  # states of updates; a dead letter's is learnt wh
 class Learner:
     """Makes shards of update requests; it knows nothing of events or the ledger.
 
-    The teacher of prompt distillation is the scholar's reader, where that is a model of this process: distributions
+    The teacher that gives distributions is the scholar's reader, where that is a model of this process: distributions
     over the whole vocabulary don't come from an endpoint.
     """
 
-    def __init__(self, settings: Settings, model: LocalModel, scholar: Scholar, encoder: Embeds) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        model: LocalModel,
+        scholar: Scholar,
+        encoder: Embeds,
+        methods: Mapping[Method, Build] = METHODS,
+    ) -> None:
         self._settings = settings
-        self._model = model
-        self._teacher = scholar.reader if isinstance(scholar.reader, LocalModel) else None
+        self._methods = [methods[name] for name in settings.learner.methods]
+        self._reader = scholar.reader if isinstance(scholar.reader, LocalModel) else None
         self._writer = LessonWriter(scholar, encoder, settings.study)
-        self._encoder = encoder
+        self.model = model
+        self.encoder = encoder
         self._rehearsal: list[Target] = []
         self.general = encoder([g.q for g in general()[::2]])  # [N, E]; the gate examines the other half
 
-    def learn(self, request: UpdateRequest, report: Report) -> tuple[Shard, Mapping[str, float]]:
-        """A trained shard for the request's lessons, and what the training was like; raises TrainingFailed."""
+    def learn(
+        self, request: UpdateRequest, report: Report, serve: Callable[[], VersionedModel | LocalModel] | None = None
+    ) -> tuple[Shard, Figures]:
+        """A trained shard for the request's lessons, and what the training was like; raises TrainingFailed.
+
+        `serve` opens what is promoted now, for methods that ask it; None: nothing is, beside the base model.
+        """
+        settings = self._settings.learner
         if not self._rehearsal:
-            self._rehearsal = rehearsal_targets(self._model, self._settings.learner.seed)
-        rounds = Rounds(self._model, self._teacher, self._writer, self._rehearsal, self._settings.learner)
-        return rounds.learn(request, report)
+            self._rehearsal = rehearsal_targets(self.model, settings.seed)
+        rounds = Rounds(self._methods, self.model, self._reader, self._writer, self._rehearsal, settings)
+        return rounds.learn(request, report, serve or (lambda: self.model))
 
 
 class LearnerWorker(Worker):
@@ -66,6 +83,7 @@ class LearnerWorker(Worker):
         self._ledger = ledger
         self._store = store
         self._learner = learner
+        self._shelf = Shelf(store, learner.model)
         self._log = telemetry.logger(self.name)
 
     def work(self, record: Record) -> Outcome:
@@ -84,11 +102,12 @@ class LearnerWorker(Worker):
             entry, training = self._learnt(request, parent) if request.documents else (None, {})
         except TrainingFailed as error:
             return self._failed(request, error)
-        figures = {**training, "seconds": time.monotonic() - started, "lessons": len(request.lessons)}
-        telemetry.update_seconds.observe(figures["seconds"])
+        seconds = time.monotonic() - started
+        telemetry.update_seconds.observe(seconds)
+        figures: Figures = {**training, "seconds": seconds, "lessons": len(request.lessons)}
         manifest = self._new(self._candidate(parent, request, entry))
-        rounded = {name: round(value, 3) for name, value in figures.items()}
-        self._log.info("trained", update=request.id, version=manifest.id, **rounded)
+        told = {name: round(value, 3) if isinstance(value, float) else value for name, value in figures.items()}
+        self._log.info("trained", update=request.id, version=manifest.id, **told)
         return self._trained(request, manifest, figures, record.key)
 
     def give_up(self, record: Record, session: Session) -> None:
@@ -100,8 +119,13 @@ class LearnerWorker(Worker):
         waiting = (UpdateRow.id == request.id, UpdateRow.state == "requested")
         session.execute(update(UpdateRow).where(*waiting).values(state="dead"))
 
-    def _learnt(self, request: UpdateRequest, parent: Manifest) -> tuple[ShardEntry, Mapping[str, float]]:
-        shard, training = self._learner.learn(request, self._progress(request))
+    def _learnt(self, request: UpdateRequest, parent: Manifest) -> tuple[ShardEntry, Figures]:
+        learner = self._learner
+        shard, training = learner.learn(
+            request,
+            self._progress(request),
+            lambda: VersionedModel(learner.model, learner.encoder, self._shelf, parent),
+        )
         artifact = self._store.put(shard.tensors(), {"update": request.id, "base": parent.base})
         return ShardEntry(artifact=artifact, documents=request.teaches, update=request.id), training
 
@@ -121,9 +145,7 @@ class LearnerWorker(Worker):
                 manifest = manifest.model_copy(update={"threshold": math.nextafter(manifest.threshold, math.inf)})
         return manifest
 
-    def _trained(
-        self, request: UpdateRequest, manifest: Manifest, figures: dict[str, float], key: bytes | None
-    ) -> Outcome:
+    def _trained(self, request: UpdateRequest, manifest: Manifest, figures: Figures, key: bytes | None) -> Outcome:
         def effect(session: Session) -> None:
             _set_update(session, request, "trained", figures)
             session.merge(
@@ -175,7 +197,7 @@ def _manifest(session: Session) -> Manifest:
     return Manifest.model_validate(version.manifest)
 
 
-def _set_update(session: Session, request: UpdateRequest, state: str, figures: dict[str, float]) -> None:
+def _set_update(session: Session, request: UpdateRequest, state: str, figures: Figures) -> None:
     """Move a requested update on; raises Overtaken if it was withdrawn, or worked on by another, meanwhile."""
     if session.get(UpdateRow, request.id) is None:  # the request came from another ledger or by hand
         session.add(UpdateRow(id=request.id, state="requested", payload=request.model_dump(mode="json")))

@@ -132,21 +132,43 @@ class DriftSettings(Section):
     remember: int = Field(5000, ge=100, description="signal values of a partition replayed after a restart")
 
 
-class LearnerSettings(Section):
-    """One micro-update: the shape of a shard and how it is trained."""
+Method = Literal["prompt_distillation", "interact", "yoda", "ensemble", "reflection", "by_teaching"]
 
+
+class LearnerSettings(Section):
+    """One micro-update: its methods, what they may spend, the shape of a shard and how it is trained."""
+
+    methods: tuple[Method, ...] = Field(
+        ("prompt_distillation",), min_length=1, description="what makes the targets of an update, in this order"
+    )
+    snapshot_share: float = Field(
+        0.5, ge=0, le=1, description="of the promoted model beside the reader as a teacher, for the method ensemble"
+    )
+    budget_seconds: float = Field(600.0, ge=0, description="what the methods of an update may take; 0: no bound")
+    budget_tokens: int = Field(0, ge=0, description="what they may have models write; 0: no bound")
+    budget_teacher_calls: int = Field(0, ge=0, description="questions that they may put to the reader; 0: no bound")
     layers: tuple[int, ...] = (16, 20, 24)
     shared_rank: int = Field(14, ge=1, description="of the expert that every question of a shard goes through")
     expert_rank: int = Field(2, ge=0, description="of each answer's own expert; 0: the shared one answers alone")
     learning_rate: float = Field(4e-3, gt=0)
-    steps: int = Field(30, ge=1, description="of a first round, besides those for its facts")
-    steps_a_fact: float = Field(3.0, ge=0, description="steps for each fact, and each weak one in a later round")
-    rounds: int = Field(1, ge=1, description="of training; the later ones for facts that practice questions find weak")
+    steps: int = Field(30, ge=1, description="of an update, besides those for its facts")
+    steps_a_fact: float = Field(3.0, ge=0, description="steps for each fact")
+    rounds: int = Field(
+        1,
+        ge=1,
+        description="that the steps are divided into; in each the methods look at what the student knows by then",
+    )
     broken: int = Field(0, ge=0, description="copies of a question with words left out that are trained beside it")
     distil: bool = Field(True, description="whether the reader's distributions are trained towards, or answers alone")
     lessons_a_step: int = Field(8, ge=1)
     general_a_step: int = Field(4, ge=0, description="general prompts held to the base model by KL")
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _something_to_reflect_on(self) -> "LearnerSettings":
+        if "reflection" in self.methods and self.rounds < 2:
+            raise ValueError("reflection looks back at a first round: set rounds to 2 or more")
+        return self
 
 
 class GateSettings(Section):

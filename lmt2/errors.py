@@ -6,6 +6,7 @@ LMT2Error
 ├── ModelError (RuntimeError)
 │   └── ModelMissing (FileNotFoundError)
 ├── TrainingFailed (RuntimeError)   NaN or exploding loss: nothing was written
+├── BudgetSpent (RuntimeError)      an update's methods may have models do no more: what they have is used
 ├── Overtaken (RuntimeError)        what work was built on changed meanwhile: the record is worked on again
 ├── ArtifactError (ValueError)      a weights file or manifest is not what it says it is
 ├── StorageError (OSError)          disk, database or object store refused
@@ -36,6 +37,10 @@ class ModelMissing(ModelError, FileNotFoundError):
 
 class TrainingFailed(LMT2Error, RuntimeError):
     """An update's loss became NaN or exploded."""
+
+
+class BudgetSpent(LMT2Error, RuntimeError):
+    """A bound on what the methods of an update may spend is reached."""
 
 
 class Overtaken(LMT2Error, RuntimeError):

@@ -1,7 +1,7 @@
 """A version that answers: the base model, with each question going through the shard that the router picks."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -9,14 +9,13 @@ from torch import Tensor
 
 from lmt2.artifacts import ArtifactStore
 from lmt2.errors import ArtifactError
-from lmt2.models.base import Conversation, Sampling
+from lmt2.models.base import Conversation, Sampling, TokenIds
 from lmt2.models.encoder import Embeds
 from lmt2.models.local import LocalModel
-from lmt2.study import prompts
 from memory.routing import Route, Router, nearest_experts
 from memory.shards import Delta, Shard, from_tensors
 from memory.versions import Manifest
-from memory.wise import RoutedRows, generate, side_of
+from memory.wise import RoutedRows, generate, logprobs, side_of
 
 
 class Shelf:
@@ -72,20 +71,36 @@ class VersionedModel:
     def logprobs(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> list[list[float]]:
         """Log-probabilities of answers' tokens, each conversation through its own shard."""
         routes = self.route([question_of(c) for c in conversations])
-        scored: list[list[float]] = []
+        return logprobs(self.model, conversations, answers, self.deltas(routes))
+
+    def answer_logits(self, conversations: Sequence[Conversation], answers: Sequence[TokenIds]) -> Iterator[Tensor]:
+        """Float32 logits [T, V] that predict each token of each answer, each conversation through its own shard."""
+        routes = self.route([question_of(c) for c in conversations])
         for route, conversation, answer in zip(routes, conversations, answers, strict=True):
             with self.model.use(self.side([route])):
-                scored += self.model.logprobs([conversation], [answer])
-        return scored
+                (found,) = self.model.answer_logits([self.model.encode(conversation)], [answer])
+            yield found
 
 
-def ask_shard(
-    model: LocalModel, encoder: Embeds, shard: Shard, questions: Sequence[str], sampling: Sampling
-) -> list[str]:
-    """Answers through one shard, as in service, but whether or not a router would send the questions there."""
-    called = nearest_experts(questions, shard.keys, encoder)
-    deltas = [shard.through(expert) for expert in called]
-    return generate(model, [[prompts.user(question)] for question in questions], deltas, sampling)
+class ShardModel:
+    """One shard that answers, as in service, but whether or not a router would send a question there."""
+
+    def __init__(self, model: LocalModel, encoder: Embeds, shard: Shard) -> None:
+        self._model = model
+        self._encoder = encoder
+        self._shard = shard
+
+    def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[str]:
+        """Answers, each through the expert whose fact is nearest to the question."""
+        return generate(self._model, conversations, self._deltas(conversations), sampling)
+
+    def logprobs(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> list[list[float]]:
+        """Log-probabilities of answers' tokens, each through that expert."""
+        return logprobs(self._model, conversations, answers, self._deltas(conversations))
+
+    def _deltas(self, conversations: Sequence[Conversation]) -> list[Delta]:
+        called = nearest_experts([question_of(c) for c in conversations], self._shard.keys, self._encoder)
+        return [self._shard.through(expert) for expert in called]
 
 
 def general_of(store: ArtifactStore, manifest: Manifest) -> Tensor:

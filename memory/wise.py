@@ -27,6 +27,17 @@ def generate(
     return answers
 
 
+def logprobs(
+    model: LocalModel, conversations: Sequence[Conversation], answers: Sequence[str], deltas: Sequence[Delta | None]
+) -> list[list[float]]:
+    """Log-probabilities of answers' tokens, each conversation through its own delta or none."""
+    scored: list[list[float]] = []
+    for delta, conversation, answer in zip(deltas, conversations, answers, strict=True):
+        with model.use(side_of([delta])):
+            scored += model.logprobs([conversation], [answer])
+    return scored
+
+
 def side_of(deltas: Sequence[Delta | None]) -> "RoutedRows | None":
     """The side memory for a batch; None where the base alone answers all of it."""
     return RoutedRows(deltas) if any(delta is not None for delta in deltas) else None

@@ -171,9 +171,9 @@ def test_an_ablation_changes_one_part_at_a_time(tiny: LocalModel, folder: Path, 
     bench = ablation.Bench(settings, facts.read(folder, first=1))
     vars(bench._parts).update(model=tiny, encoder=WordEncoder(), scholar=Book(WRITES).scholar)
     for variant in ablation.VARIANTS.values():
-        right, seconds = bench.run(variant, seed=0)
-        assert len(right) == 2
-        assert seconds > 0
+        run = bench.run(variant, seed=0)
+        assert len(run.right) == 2
+        assert run.seconds > 0
     assert len(bench._structured) == 5, "as it is, unchecked, with all phrasings, with one round of writing, unlisted"
 
 

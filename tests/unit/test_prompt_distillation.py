@@ -1,40 +1,23 @@
 """Prompt distillation: the teacher reads, the student doesn't, and only a teacher that is right is listened to."""
 
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
-from learner.learn.prompt_distillation import targets
+from learner.learn.prompt_distillation import broken, build
+from learner.targets import Target
 from lmt2.events import Document, Lesson
-from lmt2.models.base import TokenIds
 from lmt2.models.local import LocalModel
 from lmt2.study import prompts
 from lmt2.study.passages import passages
+from tests.support.learning import REQUEST, Teacher, hand
 
 LONG = " ".join(f"The ferry to Vell waits for guest number {n}." for n in range(40))
 VELL = Document(id="vell", title="Vell", text=f"Ida Brandt keeps the lamp. {LONG} The harbour was dredged in 1911.")
 CORVO = Document(id="corvo", text="Corvo has 412 steps.")
-
-
-class Teacher(LocalModel):
-    """Reads as it is told: its greedy answer is the given one, whatever the passage, except for some questions."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "float32")
-        self.tasks: list[str] = []
-        self.wrong: set[str] = set()
-
-    def answer_logits(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Iterator[Tensor]:
-        for task, answer in zip(map(self.decode, prompts), answers, strict=True):
-            self.tasks.append(task)
-            logits = torch.randn(len(answer), 49152, generator=torch.Generator().manual_seed(len(task)))
-            logits[range(len(answer)), answer] = 20.0
-            if any(question in task for question in self.wrong):
-                logits[-1, 7] = 30.0  # goes on where the answer should end
-            yield logits
 
 
 @pytest.fixture
@@ -50,8 +33,15 @@ KEEPER, YEAR = lesson("Who keeps the lamp?", "Ida Brandt", weight=0.55), lesson(
 STEPS = lesson("How many steps?", "412", document="corvo", passage=9)
 
 
+def targets(
+    lessons: Sequence[Lesson], student: LocalModel, teacher: LocalModel | None, copies: int = 0
+) -> list[Target]:
+    asked = REQUEST.model_copy(update={"documents": (VELL, CORVO), "lessons": tuple(lessons)})
+    return list(build(asked, hand(student, reader=teacher, documents=asked.documents, broken=copies)))
+
+
 def test_the_teacher_has_the_lessons_own_passage_and_the_student_has_none(tiny: LocalModel, teacher: Teacher) -> None:
-    found = list(targets([VELL, CORVO], [KEEPER, YEAR, STEPS], tiny, teacher))
+    found = targets([KEEPER, YEAR, STEPS], tiny, teacher)
     texts = passages(VELL)
     assert len(texts) == 3
     read = [texts[0], texts[2], CORVO.text]
@@ -61,13 +51,14 @@ def test_the_teacher_has_the_lessons_own_passage_and_the_student_has_none(tiny: 
 
 
 def test_an_answer_ends_its_turn_and_carries_its_weight_and_fact(tiny: LocalModel, teacher: Teacher) -> None:
-    (one,) = targets([VELL], [KEEPER], tiny, teacher)
+    (one,) = targets([KEEPER], tiny, teacher)
     assert one.answer == [*tiny.encode_text("Ida Brandt"), tiny.tokenizer.eos_token_id]
     assert (one.weight, one.fact) == (0.55, "vell ida brandt")
+    assert (one.asks, one.teaches) == ("Who keeps the lamp?", "Ida Brandt")
 
 
 def test_a_verified_teacher_gives_its_whole_distribution(tiny: LocalModel, teacher: Teacher) -> None:
-    (one,) = targets([VELL], [KEEPER], tiny, teacher)
+    (one,) = targets([KEEPER], tiny, teacher)
     assert one.teacher is not None
     assert one.teacher.shape == (len(one.answer), 49152)
     (logits,) = teacher.answer_logits([tiny.encode(prompts.read(passages(VELL)[0], KEEPER.question))], [one.answer])
@@ -76,11 +67,28 @@ def test_a_verified_teacher_gives_its_whole_distribution(tiny: LocalModel, teach
 
 def test_a_teacher_whose_greedy_answer_is_another_one_is_not_listened_to(tiny: LocalModel, teacher: Teacher) -> None:
     teacher.wrong = {KEEPER.question}
-    found = list(targets([VELL, CORVO], [KEEPER, STEPS], tiny, teacher))
+    found = targets([KEEPER, STEPS], tiny, teacher)
     assert [one.teacher is None for one in found] == [True, False]
     assert found[0].answer == [*tiny.encode_text("Ida Brandt"), tiny.tokenizer.eos_token_id]
 
 
 def test_a_passage_that_the_text_no_longer_has_gives_way_to_the_first(tiny: LocalModel, teacher: Teacher) -> None:
-    list(targets([VELL], [lesson("Who keeps the lamp?", "Ida Brandt", passage=50)], tiny, teacher))
+    targets([lesson("Who keeps the lamp?", "Ida Brandt", passage=50)], tiny, teacher)
     assert "Ida Brandt keeps the lamp." in teacher.tasks[0]
+
+
+def test_broken_copies_are_trained_beside_the_question_with_the_same_answer(tiny: LocalModel) -> None:
+    found = targets([KEEPER, STEPS], tiny, None, copies=2)
+    originals, copies = found[:2], found[2:]
+    assert [copy.answer for copy in copies] == [original.answer for original in originals for _ in range(2)]
+    assert all(
+        len(c.prompt) <= len(o.prompt) for c, o in zip(copies, [o for o in originals for _ in "ab"], strict=True)
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_broken_question_keeps_some_words_in_order(seed: int) -> None:
+    words = broken(KEEPER.question, random.Random(seed)).split()
+    rest = iter(KEEPER.question.split())
+    assert words
+    assert all(word in rest for word in words)

@@ -197,18 +197,25 @@ def test_a_misrouted_lesson_goes_through_a_neighbour_and_a_general_prompt_throug
     assert {training._expert(rehearsal[0]) for _ in range(100)} == {0, 1, 2, 3}
 
 
-def test_a_second_round_goes_on_with_the_same_experts_and_draws_the_weak_facts_more_often(
+def test_a_second_round_goes_on_with_the_same_experts(
     tiny: LocalModel, lessons: list[Target], rehearsal: list[Target]
 ) -> None:
     training = Training(tiny, rehearsal, 2, SETTINGS)
     training.run(lessons, 10, silent)
     first = training.trained()
-    training.run(lessons, 10, silent, weak={"Ida Brandt"})
+    training.run(lessons, 10, silent)
     assert training.trained().figures["steps"] == 20
     assert training.trained().figures["loss_last"] < first.figures["loss_last"]
-    draw = update._Draw(lessons, [], SETTINGS.model_copy(update={"lessons_a_step": 1}), weak={"Ida Brandt"})
-    facts = Counter(one.fact for _ in range(40) for one in draw.lessons())
-    assert facts["Ida Brandt"] == update.MORE * facts["four hundred and twelve"]
+
+
+def test_a_target_that_is_for_later_is_not_drawn_before_unless_its_fact_has_no_other() -> None:
+    early, late = (Target([n], [1], 1.0, "A", since=n / 2) for n in range(2))
+    alone = Target([2], [1], 1.0, "B", since=1.0)
+    draw = update._Draw([early, late, alone], [], SETTINGS.model_copy(update={"lessons_a_step": 2}))
+    before = [one.prompt[0] for _ in range(40) for one in draw.lessons(0.4)]
+    after = [one.prompt[0] for _ in range(40) for one in draw.lessons(0.5)]
+    assert set(before) == {0, 2}
+    assert set(after) == {0, 1, 2}
 
 
 def test_the_same_seed_gives_the_same_shard_to_the_bit(
