@@ -24,7 +24,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks import facts as fact_files
-from benchmarks.controls import at_random, shuffled, teacher_answers, unverified
+from benchmarks.controls import at_random, shuffled, teacher_answers, unfiltered, unverified
 from benchmarks.facts import Facts
 from benchmarks.stream import ask, by_kind, closed_book, marks, say
 from consumer.structuring import Structured, structure
@@ -32,6 +32,7 @@ from learner.hand import Figures
 from learner.learn import interact
 from learner.master import reflection, yoda
 from learner.methods import METHODS, Build
+from learner.teach import by_teaching
 from learner.worker import Learner
 from lmt2.config import Method, Settings, load
 from lmt2.events import Document, UpdateRequest
@@ -55,6 +56,7 @@ class Variant:
 
 INTERACT = {"methods": ("prompt_distillation", "interact")}
 YODA = {"methods": ("prompt_distillation", "yoda")}
+TEACHING = {"methods": ("prompt_distillation", "by_teaching")}
 REFLECTION = {"methods": ("reflection",), "rounds": 2}
 VARIANTS: Mapping[str, Variant] = {
     "ours": Variant(),
@@ -75,6 +77,10 @@ VARIANTS: Mapping[str, Variant] = {
     "yoda": Variant(learner=YODA),
     "yoda, unverified": Variant(learner=YODA, methods={"yoda": partial(yoda.build, keep=unverified)}),
     "yoda's questions, the teacher's answers": Variant(learner=YODA, methods={"yoda": teacher_answers}),
+    "learning by teaching": Variant(learner=TEACHING),
+    "learning by teaching, unfiltered": Variant(
+        learner=TEACHING, methods={"by_teaching": partial(by_teaching.build, choose=unfiltered)}
+    ),
     "reflection": Variant(learner=REFLECTION),
     "reflection, shuffled": Variant(
         learner=REFLECTION, methods={"reflection": partial(reflection.build, look=shuffled)}

@@ -31,6 +31,11 @@ def teacher_answers(request: UpdateRequest, hand: Hand) -> Iterator[Target]:
                 yield replace(target_of(hand.base, lesson, answer), since=stage / len(STAGES))
 
 
+def unfiltered(hand: Hand, lesson: Lesson, rationales: Sequence[str]) -> str:  # noqa: ARG001
+    """Learning by teaching's control: the first rationale, whether it helps anybody or not."""
+    return rationales[0]
+
+
 def shuffled(mistakes: Sequence[Mistake]) -> list[Mistake]:
     """Reflection's control: each question with the answers that belong to the next one."""
     return [replace(one, question=mistakes[n - 1].question) for n, one in enumerate(mistakes)]

@@ -10,7 +10,7 @@ rationale is its teacher: the loss is the paper's, distilled. A rationale that s
 no leak here: the answer is what is taught.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
 
@@ -24,15 +24,25 @@ RATIONALES = 3  # tried for a lesson
 EXPLAINING = Sampling(max_new_tokens=40, temperature=0.8, top_p=0.95)
 HELPS = 0.1  # nats a token by which an answer must become likelier
 
+Choose = Callable[[Hand, Lesson, Sequence[str]], str]
 
-def build(request: UpdateRequest, hand: Hand) -> Iterator[Target]:
-    """One target for each lesson that a rationale helps with."""
+
+def most_helpful(hand: Hand, lesson: Lesson, rationales: Sequence[str]) -> str:
+    """The rationale with which the base answers best, empty if none helps."""
+    tasks = [[prompts.user(lesson.question)], *(with_rationale(text, lesson.question) for text in rationales)]
+    alone, *helped = (fmean(row) for row in hand.base.logprobs(tasks, [lesson.answer] * len(tasks)))
+    best = max(range(len(rationales)), key=lambda number: helped[number])
+    return rationales[best] if helped[best] > alone + HELPS else ""
+
+
+def build(request: UpdateRequest, hand: Hand, choose: Choose = most_helpful) -> Iterator[Target]:
+    """One target for each lesson that a rationale helps with; `choose` says which does, empty for none."""
     told = [lesson for lesson in request.lessons if lesson.kind != "gap"]
     said = hand.say(hand.student, [explain(hand.passage(x), x) for x in told for _ in range(RATIONALES)], EXPLAINING)
     kept = 0
     for number, lesson in enumerate(told):
         hand.budget.check()
-        rationale = _best(hand, lesson, said[RATIONALES * number : RATIONALES * (number + 1)])
+        rationale = choose(hand, lesson, said[RATIONALES * number : RATIONALES * (number + 1)])
         if rationale:
             kept += 1
             yield _distilled(hand, lesson, rationale)
@@ -48,14 +58,6 @@ def explain(passage: str, lesson: Lesson) -> Conversation:
 def with_rationale(rationale: str, question: str) -> Conversation:
     """The student's task."""
     return prompts.read(rationale, question)
-
-
-def _best(hand: Hand, lesson: Lesson, rationales: Sequence[str]) -> str:
-    """The rationale with which the base answers best, empty if none helps."""
-    tasks = [[prompts.user(lesson.question)], *(with_rationale(text, lesson.question) for text in rationales)]
-    alone, *helped = (fmean(row) for row in hand.base.logprobs(tasks, [lesson.answer] * len(tasks)))
-    best = max(range(len(rationales)), key=lambda number: helped[number])
-    return rationales[best] if helped[best] > alone + HELPS else ""
 
 
 def _distilled(hand: Hand, lesson: Lesson, rationale: str) -> Target:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.controls import unfiltered
 from learner.budget import Budget
 from learner.hand import Hand
 from learner.targets import Target
@@ -87,6 +88,13 @@ def test_a_student_that_errs_even_so_leaves_the_answer_itself(base: Weaker) -> N
 def test_a_gap_is_not_explained(base: Weaker) -> None:
     gap = lesson("The Vell tower has ___ steps.", "412").model_copy(update={"kind": "gap"})
     assert list(build(request(gap), at_hand(base, HELPFUL))) == []
+
+
+def test_its_control_learns_from_any_rationale(base: Weaker) -> None:
+    at = at_hand(base, "Because.", HELPFUL, "It is tall.")
+    (target,) = build(request(lesson(STEPS, "412")), at, choose=unfiltered)
+    assert target.teaches == "412"
+    assert list(build(request(lesson(STEPS, "412")), at_hand(base, "Because."))) == []
 
 
 def test_it_ends_when_the_budget_does_with_what_it_has(base: Weaker) -> None:
